@@ -1,0 +1,165 @@
+"""Scored answers, one record each, and as columns that a summary cuts into cells.
+
+An answer is grouped by all that it carries: model, stage, benchmark, judge, arm, subset, language, category, training
+seed. The columns hold small whole numbers and are made once; a cell is the positions of its answers. Codes follow the
+sorted labels, so nothing downstream depends on the order in which answers arrive.
+
+Axis name: N answers.
+
+Example:
+    >>> item = ScoredItem(sample_id="a", cluster="a", subset="HH", arm="video", arm_request="harmful", language="en",
+    ...                   category=None, judge="oracle", outcome="defended", model="m", stage=None, benchmark="toy")
+    >>> tabulate([item]).arms
+    ['video']
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import model_validator
+
+from videosafety.core.errors import InputError
+from videosafety.core.labels import SAFEQ, Safety, Subset
+from videosafety.core.records import OUTCOMES_HARMFUL, OUTCOMES_SAFE, Identifier, Language, Outcome, Record
+from videosafety.core.statistics import Ints, codes
+
+Key = dict[str, object]  # the fields of a summary row that say where it stands
+
+SUBSETS: dict[str | None, frozenset[Subset]] = {
+    None: frozenset({Subset.HH, Subset.SH}),
+    "HH": frozenset({Subset.HH}),
+    "SH": frozenset({Subset.SH}),
+    "composed": frozenset({Subset.COMPOSED}),
+    "SafeQ": SAFEQ,
+    "SS": frozenset({Subset.SS}),
+    "HS": frozenset({Subset.HS}),
+}
+
+
+class ScoredItem(Record):
+    """One answer with its outcome and all that it is grouped by. ``seed`` is the training seed, None where unknown.
+
+    ``subset`` is the item's own, in every arm; ``arm_request`` is what must be defended under this arm.
+
+    Raises:
+        ValueError: an outcome that this request cannot have, or UNSCORED without a reason.
+    """
+
+    sample_id: Identifier
+    cluster: Identifier
+    subset: Subset
+    arm: Identifier
+    arm_request: Safety
+    language: Language
+    category: str | None
+    judge: str
+    outcome: Outcome
+    reason: str = ""
+    model: str
+    stage: str | None
+    benchmark: str
+    seed: int | None = None
+
+    @model_validator(mode="after")
+    def _possible(self) -> Self:
+        if self.outcome is Outcome.UNSCORED:
+            if not self.reason:
+                raise ValueError("an unscored item needs its reason")
+        elif self.outcome not in (OUTCOMES_HARMFUL if self.arm_request is Safety.HARMFUL else OUTCOMES_SAFE):
+            raise ValueError(f"a {self.arm_request} request cannot end {self.outcome}")
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Answers as columns of N codes: one model, stage, benchmark and judge. ``category`` −1: None."""
+
+    sample: Ints
+    cluster: Ints
+    subset: Ints
+    arm: Ints
+    harmful: NDArray[np.bool_]
+    language: Ints
+    category: Ints
+    outcome: Ints
+    seed: Ints
+    arms: list[str]
+    languages: Sequence[str]
+    categories: list[str]
+    seeds: list[int | None]
+
+
+def tabulate(items: list[ScoredItem]) -> Table:
+    """Columns of codes, checked for answers that occur twice."""
+    arms = sorted({item.arm for item in items})
+    languages = sorted({item.language for item in items})
+    categories = sorted({item.category for item in items if item.category is not None})
+    seeds = sorted({item.seed for item in items}, key=lambda seed: (seed is not None, seed))
+    table = Table(
+        sample=codes([item.sample_id for item in items]),
+        cluster=codes([item.cluster for item in items]),
+        subset=_index([item.subset for item in items], list(Subset)),
+        arm=_index([item.arm for item in items], arms),
+        harmful=np.array([item.arm_request is Safety.HARMFUL for item in items]),
+        language=_index([item.language for item in items], languages),
+        category=_index([item.category for item in items], categories),
+        outcome=_index([item.outcome for item in items], list(Outcome)),
+        seed=_index([item.seed for item in items], seeds),
+        arms=arms,
+        languages=languages,
+        categories=categories,
+        seeds=seeds,
+    )
+    _, first, counts = np.unique(
+        (table.sample * len(arms) + table.arm) * len(seeds) + table.seed, return_index=True, return_counts=True
+    )
+    if (counts > 1).any():
+        twice = items[int(first[counts > 1][0])]
+        raise InputError(
+            f"arm {twice.arm!r} is answered twice by {twice.model!r} (judge {twice.judge!r}, seed {twice.seed})",
+            where=twice.sample_id,
+            fix="pass each answer once",
+        )
+    return table
+
+
+def _index(values: Sequence[object], known: Sequence[object]) -> Ints:
+    """Position of each value in ``known``; −1 where it is not there."""
+    position = {value: code for code, value in enumerate(known)}
+    return np.fromiter((position.get(value, -1) for value in values), dtype=np.int64, count=len(values))
+
+
+def cells(
+    table: Table, where_N: Ints, key: Key, *, subsets: Iterable[str | None], crossed: bool
+) -> Iterator[tuple[Key, Ints]]:
+    """Keys and answers of the cells that hold any: subset × (language + category), or × every pair if ``crossed``."""
+    for subset in subsets:
+        members = _index(sorted(SUBSETS[subset]), list(Subset))
+        in_subset_N = where_N[np.isin(table.subset[where_N], members)]
+        for language in (None, *range(len(table.languages))):
+            in_language_N = in_subset_N if language is None else in_subset_N[table.language[in_subset_N] == language]
+            for category in (None, *range(len(table.categories))):
+                if crossed != (language is not None and category is not None):
+                    continue
+                in_cell_N = in_language_N
+                if category is not None:
+                    in_cell_N = in_language_N[table.category[in_language_N] == category]
+                if len(in_cell_N):
+                    place = {
+                        "subset": subset,
+                        "language": None if language is None else table.languages[language],
+                        "category": None if category is None else table.categories[category],
+                    }
+                    yield key | place, in_cell_N
+
+
+def by_seed(table: Table, cell_N: Ints) -> Iterator[tuple[int | None, Ints]]:
+    """The pooled answers under None, then those of each training seed."""
+    yield None, cell_N
+    for code, seed in enumerate(table.seeds):
+        of_seed_N = cell_N[table.seed[cell_N] == code]
+        if seed is not None and len(of_seed_N):
+            yield seed, of_seed_N
