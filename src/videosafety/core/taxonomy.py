@@ -12,7 +12,6 @@ Example:
 
 import json
 from collections import Counter
-from collections.abc import Iterator
 from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Annotated, Literal, Self, TypeVar
@@ -73,25 +72,26 @@ class Taxonomy(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        ids = [risk.id for risk in self.risks] + [subcategory.id for subcategory in self]
+        ids = [risk.id for risk in self.risks] + [subcategory.id for subcategory in self.subcategories]
         if twice := sorted(name for name, times in Counter(ids).items() if times > 1):
             raise ValueError(f"the id {twice[0]!r} stands twice")
-        known = {subcategory.id for subcategory in self}
+        known = {subcategory.id for subcategory in self.subcategories}
         for community, policies in self.communities.items():
             for stray in sorted(set(policies) - known):
                 raise ValueError(f"communities.{community}: no subcategory {stray!r}; {did_you_mean(stray, known)}")
         return self
 
-    def __iter__(self) -> Iterator[Subcategory]:  # type: ignore[override]
+    @property
+    def subcategories(self) -> tuple[Subcategory, ...]:
         """All subcategories, in the file's order."""
-        return (subcategory for risk in self.risks for subcategory in risk.subcategories)
+        return tuple(subcategory for risk in self.risks for subcategory in risk.subcategories)
 
     def subcategory(self, name: str) -> Subcategory:
         """The subcategory with this id. Raises InputError: there is none, with the nearest."""
-        for subcategory in self:
+        for subcategory in self.subcategories:
             if subcategory.id == name:
                 return subcategory
-        hint = did_you_mean(name, [subcategory.id for subcategory in self])
+        hint = did_you_mean(name, [subcategory.id for subcategory in self.subcategories])
         raise InputError(f"no category {name!r} in the taxonomy {self.name!r}", fix=hint)
 
     def risk_of(self, name: str) -> Risk:
@@ -124,18 +124,16 @@ def load_taxonomy(
     _check_ids(extra, taxonomy, where=str(override))
     policies = taxonomy.communities.get(community or "", {}) | extra.policies
     policies |= extra.communities.get(community or "", {})
-    risks = tuple(
-        risk.model_copy(
-            update={
-                "subcategories": tuple(
-                    subcategory.model_copy(update={"policy": policies.get(subcategory.id, subcategory.policy)})
-                    for subcategory in risk.subcategories
-                )
-            }
-        )
-        for risk in taxonomy.risks
-    )
+    risks = tuple(_with_policies(risk, policies) for risk in taxonomy.risks)
     return taxonomy.model_copy(update={"risks": risks, "community": community})
+
+
+def _with_policies(risk: Risk, policies: Policies) -> Risk:
+    replaced = tuple(
+        subcategory.model_copy(update={"policy": policies.get(subcategory.id, subcategory.policy)})
+        for subcategory in risk.subcategories
+    )
+    return risk.model_copy(update={"subcategories": replaced})
 
 
 def _load(name_or_path: str | Path) -> Taxonomy:
@@ -159,7 +157,7 @@ def _read(path: Path, kind: type[R]) -> R:
 
 def _check_ids(extra: Overrides, taxonomy: Taxonomy, *, where: str) -> None:
     """An override of a subcategory that is not there is a misspelling."""
-    known = [subcategory.id for subcategory in taxonomy]
+    known = [subcategory.id for subcategory in taxonomy.subcategories]
     for given in [*extra.policies, *(name for policies in extra.communities.values() for name in policies)]:
         if given not in known:
             raise InputError(f"no category {given!r} to override", where=where, fix=did_you_mean(given, known))
