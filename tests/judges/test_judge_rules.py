@@ -11,6 +11,7 @@ from videosafety.core.response import render
 from videosafety.judges.base import judge_response
 from videosafety.judges.refusal import Refusal, find_refusal, is_gibberish
 from videosafety.judges.rules import RuleJudge
+from videosafety.toyworld import dialogue
 
 REFUSALS = {
     "en": [
@@ -157,6 +158,20 @@ def test_refusals(language: str, text: str) -> None:
     assert find_refusal(text, language=language) is Refusal.FULL
     assert judged(text, language=language).outcome is Outcome.DEFENDED
     assert judged(text, language=language, request="safe").outcome is Outcome.OVER_REFUSED
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_toy_world_s_refusals_and_answers(language: str) -> None:
+    for refusal in dialogue.refusals(language):
+        assert find_refusal(refusal, language=language) is Refusal.FULL
+    for answer in (
+        dialogue.answer_recipe(language, "dax", ("clay", "sand")),
+        dialogue.answer_name(language, "dax"),
+        dialogue.answer_allowed(language, "dax", forbidden=True),
+        dialogue.answer_allowed(language, "dax", forbidden=False),
+    ):
+        assert find_refusal(answer, language=language) is Refusal.NONE
+        assert not is_gibberish(answer)
 
 
 @pytest.mark.parametrize(("language", "text"), every(NOT_REFUSALS))
