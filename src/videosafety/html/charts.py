@@ -1,0 +1,137 @@
+"""Charts as inline SVG that follows the page's light or dark scheme: Altair's grammar, drawn by vl-convert, offline.
+
+Colours of text and lines are written as ``var(--…)``, so the page's scheme decides; the script replaces them by plain
+colours when a chart is downloaded. Numbers are printed on the bars: nothing depends on telling colours apart.
+
+Example:
+    >>> shares = {Outcome.DEFENDED: 0.9, Outcome.INCOHERENT: 0.0, Outcome.COMPROMISED: 0.1}
+    >>> outcome_bars([Bar(label="HH · text", shares=shares, low=0.85, high=0.94)], title="base").startswith("<svg")
+    True
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import altair as alt
+from markupsafe import Markup
+
+from videosafety.core.records import Outcome
+from videosafety.html.palette import LOOKS
+from videosafety.html.text import bounded, visible
+
+WIDTH_PX = 620
+ROW_PX = 34
+_LABEL_LIMIT = 60
+_INK, _SOFT, _LINE = "var(--ink)", "var(--soft)", "var(--line)"
+_FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """Outcome shares in the order to stack, fractions in [0, 1]; ``low`` and ``high`` bound the first of them."""
+
+    label: str
+    shares: dict[Outcome, float]
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Dot:
+    """A value of one seed (``seed`` given) or of all seeds pooled (None, with its interval), fractions."""
+
+    label: str
+    value: float
+    seed: int | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+def outcome_bars(bars: Sequence[Bar], *, title: str) -> Markup:
+    """One stacked bar a row, with the interval of its first share."""
+    segments: list[dict[str, Any]] = []
+    for bar in bars:
+        start = 0.0
+        for outcome, share in bar.shares.items():
+            look = LOOKS[outcome]
+            segments.append(
+                {
+                    "row": _safe(bar.label),
+                    "start": start,
+                    "end": start + share,
+                    "middle": start + share / 2,
+                    "fill": look.fill,
+                    "ink": look.ink,
+                    "text": f"{look.glyph} {100 * share:.0f}" if share >= 0.055 else "",
+                }
+            )
+            start += share
+    whiskers = [{"row": _safe(bar.label), "start": bar.low, "end": bar.high} for bar in bars if bar.low is not None]
+    y = alt.Y("row:N", sort=[_safe(bar.label) for bar in bars], title=None)
+    base = alt.Chart(alt.InlineData(values=segments)).encode(y=y)
+    boxes = base.mark_bar(height=20).encode(
+        x=_percent_axis("start"), x2="end:Q", color=alt.Color("fill:N", scale=None, legend=None)
+    )
+    numbers = base.mark_text(fontSize=11, font=_FONT).encode(
+        x="middle:Q", text="text:N", color=alt.Color("ink:N", scale=None)
+    )
+    layers: list[alt.Chart] = [boxes, numbers]
+    if whiskers:
+        layers += _whiskers(whiskers, y=y, offset=13)
+    return _svg(alt.layer(*layers).properties(width=WIDTH_PX, height=alt.Step(ROW_PX)), label=title)
+
+
+def seed_dots(dots: Sequence[Dot], *, title: str) -> Markup:
+    """One row a measure: an open circle for each seed, a filled diamond and its interval for all seeds pooled."""
+    rows = [{"row": _safe(dot.label), "value": dot.value, "pooled": dot.seed is None} for dot in dots]
+    order = list(dict.fromkeys(_safe(dot.label) for dot in dots))
+    y = alt.Y("row:N", sort=order, title=None)
+    seeds = _points([r for r in rows if not r["pooled"]], y=y, shape="circle", filled=False)
+    pooled = _points([r for r in rows if r["pooled"]], y=y, shape="diamond", filled=True)
+    spans = [
+        {"row": _safe(d.label), "start": d.low, "end": d.high} for d in dots if d.seed is None and d.low is not None
+    ]
+    layers = [*(_whiskers(spans, y=y, offset=0) if spans else []), seeds, pooled]
+    return _svg(alt.layer(*layers).properties(width=WIDTH_PX, height=alt.Step(26)), label=title)
+
+
+def _points(rows: list[dict[str, Any]], *, y: alt.Y, shape: str, filled: bool) -> alt.Chart:
+    mark = alt.Chart(alt.InlineData(values=rows)).mark_point(
+        shape=shape, filled=filled, size=70, opacity=1, stroke=_INK, strokeWidth=1.4, fill=_INK if filled else None
+    )
+    points: alt.Chart = mark.encode(x=_percent_axis("value"), y=y)
+    return points
+
+
+def _whiskers(rows: list[dict[str, Any]], *, y: alt.Y, offset: int) -> list[alt.Chart]:
+    base = alt.Chart(alt.InlineData(values=rows)).encode(y=y)
+    line = base.mark_rule(color=_INK, strokeWidth=1.6, yOffset=offset).encode(x=_percent_axis("start"), x2="end:Q")
+    tick = base.mark_tick(color=_INK, thickness=1.6, height=7, opacity=1, orient="vertical", yOffset=offset)
+    return [line, tick.encode(x="start:Q"), tick.encode(x="end:Q")]
+
+
+def _percent_axis(field: str) -> alt.X:
+    axis = alt.Axis(format=".0%", values=[0, 0.25, 0.5, 0.75, 1], title=None)
+    return alt.X(f"{field}:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=axis)
+
+
+def _svg(chart: alt.LayerChart | alt.FacetChart, *, label: str) -> Markup:
+    styled = chart.configure(background="transparent", font=_FONT, padding=4)
+    styled = styled.configure_view(stroke=None).configure_axis(
+        labelColor=_INK,
+        labelFontSize=12,
+        labelLimit=240,
+        gridColor=_LINE,
+        domainColor=_LINE,
+        tickColor=_LINE,
+    )
+    out = io.StringIO()
+    styled.save(out, format="svg")
+    name = Markup("<svg role='img' aria-label='{}' ").format(_safe(label))
+    return Markup(out.getvalue().strip()).replace(Markup("<svg "), name, 1)
+
+
+def _safe(label: str) -> str:
+    return visible(bounded(label, _LABEL_LIMIT))

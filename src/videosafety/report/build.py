@@ -1,0 +1,112 @@
+"""A run folder becomes ``report.html`` and ``tables/*.csv``: one static file, complete without a network.
+
+Example:
+    >>> build(Path("runs/demo"), committed=Path("results/toy/summary.json"))  # doctest: +SKIP
+    PosixPath('runs/demo/report.html')
+"""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from videosafety.core.records import LANGUAGES, Outcome
+from videosafety.core.store import write_text
+from videosafety.html.page import render
+from videosafety.html.palette import HARMFUL_ORDER, SAFE_ORDER
+from videosafety.html.table import Table
+from videosafety.report import tables
+from videosafety.report.cards import Card, PictureCache, card
+from videosafety.report.collect import Run, collect
+from videosafety.report.finding import caution, finding
+from videosafety.report.headline import headline_table
+from videosafety.report.select import Choice, choose
+
+MAX_SAMPLES = 72
+SELECTION_SEED = 0
+
+
+def build(run_folder: Path, *, committed: Path | None = None, max_samples: int = MAX_SAMPLES) -> Path:
+    """Write the page and its tables into ``run_folder``; returns the page's path.
+
+    ``committed`` is a published ``summary.json`` to show beside the run's own headline. At most ``max_samples`` items
+    are embedded, chosen evenly over stage, subset and outcome; the page says how many of how many.
+
+    Raises:
+        InputError: the folder holds nothing to report. RecordError: a file in it does not load.
+        StorageError: the page cannot be written.
+    """
+    run = collect(run_folder, committed=committed)
+    choice = choose(run.evaluations, max_samples=max_samples, seed=SELECTION_SEED)
+    cache = PictureCache()
+    shown = [card(item, cache=cache) for item in choice.shown]
+    all_tables = _tables(run, choice)
+    html = render("report.html.j2", package="videosafety.report", **_context(run, choice, shown, all_tables))
+    for table in all_tables.values():
+        for one in table if isinstance(table, list) else [table]:
+            if one is not None and one.rows:
+                write_text(run_folder / "tables" / f"{one.name}.csv", one.csv)
+    page = run_folder / "report.html"
+    write_text(page, html)
+    return page
+
+
+def _tables(run: Run, choice: Choice) -> dict[str, Table | list[Table] | None]:
+    return {
+        "headline": headline_table(run.rows, run.committed),
+        "arms": tables.arms_table(run.rows),
+        "heat": tables.heat_tables(run.rows),
+        "seeds": tables.seeds_table(run.rows),
+        "account": tables.account_table(run.evaluations),
+        "bounds": tables.bounds_table(run.rows),
+        "strata": tables.strata_table(choice),
+        "stages": tables.stages_table(run.info.stages),
+    }
+
+
+def _context(run: Run, choice: Choice, shown: list[Card], all_tables: dict[str, Any]) -> dict[str, Any]:
+    sections = [("headline", "Headline"), ("arms", "Arms"), ("categories", "Categories × languages")]
+    sections += [("seeds", "Seeds")] if all_tables["seeds"] else []
+    sections += [("account", "Unscored"), ("samples", "Samples"), ("provenance", "Provenance")]
+    notices = sorted({e.info.notice for e in run.evaluations if e.info.notice})
+    warning = caution(run.rows, [e.info.benchmark for e in run.evaluations])
+    return {
+        "run": run,
+        "title": f"{run.info.name}: safety with and without the video",
+        "sections": sections,
+        "finding": finding(run.rows),
+        "cautions": [*([warning] if warning else []), *notices],
+        "tables": all_tables,
+        "arm_charts": tables.arm_charts(run.rows),
+        "seed_charts": tables.seed_charts(run.rows),
+        "legend": tuple(dict.fromkeys((*HARMFUL_ORDER, *SAFE_ORDER))),
+        "choice": choice,
+        "cards": shown,
+        "options": _options(shown),
+        "recipe_yaml": yaml.safe_dump(run.info.recipe, sort_keys=False, allow_unicode=True) if run.info.recipe else "",
+        "protocols": _protocols(run),
+    }
+
+
+def _options(shown: list[Card]) -> list[tuple[str, str, list[str]]]:
+    """The filters: (key, label, values), only values that some card has."""
+    languages = {c.language for c in shown}
+    outcomes = {v.outcome for c in shown for a in c.answers for v in a.verdicts}
+    return [
+        ("subset", "Subset", sorted({c.subset for c in shown})),
+        ("outcome", "Outcome", [o.value for o in Outcome if o in outcomes]),
+        ("arm", "Arm", sorted({a.arm for c in shown for a in c.answers}, key=lambda a: (a != "video", a))),
+        ("language", "Language", [code for code in LANGUAGES if code in languages]),
+        ("group", "Model", list(dict.fromkeys(c.group for c in shown if c.group))),
+    ]
+
+
+def _protocols(run: Run) -> list[dict[str, str]]:
+    """Judges and decoding of every evaluation, each distinct protocol once."""
+    found = {}
+    for e in run.evaluations:
+        judges = ", ".join(j if isinstance(j, str) else yaml.safe_dump(j).strip() for j in e.info.judges)
+        decoding = ", ".join(f"{key} {value}" for key, value in e.info.decoding.items())
+        about = {"benchmark": e.info.benchmark, "judges": judges, "decoding": decoding}
+        found[tuple(about.values())] = about
+    return list(found.values())

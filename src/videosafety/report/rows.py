@@ -1,0 +1,81 @@
+"""Looking up summary rows the way a reader thinks: this model at this stage, pooled over seeds, all languages.
+
+Example:
+    >>> percent(0.931), percent(None)
+    ('93.1', '–')
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from videosafety.core.metrics import SummaryRow, find
+from videosafety.core.statistics import MIN_CLUSTERS, Method
+
+STAGES = ("base", "alarm_init", "at_sft", "cot", "grpo")
+
+
+class Setting(NamedTuple):
+    """What a row of the headline table is about."""
+
+    benchmark: str
+    model: str
+    stage: str
+    judge: str
+
+
+def settings(rows: Iterable[SummaryRow]) -> list[Setting]:
+    """Every setting in the rows: by benchmark and model, stages in the order of the method."""
+    found = {Setting(r.benchmark, r.model, r.stage or "", r.judge) for r in rows}
+    return sorted(found, key=lambda s: (s.benchmark, s.model, _stage_rank(s.stage), s.stage, s.judge))
+
+
+def _stage_rank(stage: str) -> int:
+    return STAGES.index(stage) if stage in STAGES else len(STAGES)
+
+
+def of(rows: Iterable[SummaryRow], setting: Setting) -> list[SummaryRow]:
+    """The rows of one setting."""
+    return [r for r in rows if (r.benchmark, r.model, r.stage or "", r.judge) == setting]
+
+
+def pooled(
+    rows: Sequence[SummaryRow],
+    metric: str,
+    *,
+    subset: str | None,
+    arm: str,
+    language: str | None = None,
+    category: str | None = None,
+) -> SummaryRow | None:
+    """The row over all seeds; with one seed only, that seed's."""
+    found = find(rows, metric=metric, subset=subset, arm=arm, language=language, category=category)
+    over_all = [r for r in found if r.seed is None]
+    return over_all[0] if over_all else found[0] if len(found) == 1 else None
+
+
+def by_seed(rows: Sequence[SummaryRow], metric: str, *, subset: str | None, arm: str) -> dict[int, SummaryRow]:
+    """Each seed's row over all languages and categories."""
+    found = find(rows, metric=metric, subset=subset, arm=arm, language=None, category=None)
+    return dict(sorted((r.seed, r) for r in found if r.seed is not None))
+
+
+def percent(value: float | None, *, digits: int = 1) -> str:
+    """A fraction as a percentage without its sign, or a dash."""
+    return "–" if value is None else f"{100 * value:.{digits}f}".replace("-", "−")
+
+
+def interval(row: SummaryRow) -> str:
+    """``90.2 – 95.4``, or why there is none."""
+    if row.low is None or row.high is None:
+        return "too few clusters" if row.interval is Method.TOO_FEW_CLUSTERS else "no interval"
+    return f"{percent(row.low)} – {percent(row.high)}"
+
+
+def counts(row: SummaryRow) -> str:
+    """``n 512 in 96 clusters``."""
+    return f"n {row.n:,} in {row.cluster_n:,} clusters"
+
+
+def too_small(row: SummaryRow) -> bool:
+    """Whether a cell is too small to say anything: no interval, or fewer than ``MIN_CLUSTERS`` clusters."""
+    return row.low is None or row.cluster_n < MIN_CLUSTERS
