@@ -19,6 +19,7 @@ import re
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import FileIO
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import Self
@@ -143,7 +144,7 @@ class Journal:
 
     def __init__(self, path: AnyPath) -> None:
         self.path = Path(path)
-        self._fd: int | None = None
+        self._file: FileIO | None = None
 
     def append(self, *records: BaseModel) -> None:
         """Write the records, one line each, and return once they are on the disk: all of them, or none.
@@ -155,7 +156,7 @@ class Journal:
         data = b"".join(canonical_json(record) + b"\n" for record in records)
         if not data:
             return
-        fd = self.open()
+        fd = self.open().fileno()
         end = os.fstat(fd).st_size
         try:
             with storage_errors(self.path):
@@ -183,28 +184,28 @@ class Journal:
         lines = whole.split(b"\n")[:-1]  # after the last newline: nothing, or a torn line
         return collect_records(lines, kind, unique=unique, where=str(self.path))
 
-    def open(self) -> int:
-        """Take the lock and cut off a torn last line; the file descriptor. Raises StorageError."""
-        if self._fd is not None:
-            return self._fd
+    def open(self) -> FileIO:
+        """Take the lock and cut off a torn last line; the file. Raises StorageError."""
+        if self._file is not None:
+            return self._file
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            fd = os.open(self.path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            file = FileIO(self.path, "a+")
             try:
-                _lock(fd, self.path)
-                _cut_torn_line(fd)
+                _lock(file.fileno(), self.path)
+                _cut_torn_line(file.fileno())
                 sync_folder(self.path.parent)
             except BaseException:
-                os.close(fd)
+                file.close()
                 raise
-        self._fd = fd
-        return fd
+        self._file = file
+        return file
 
     def close(self) -> None:
         """Let go of the file and the lock."""
-        if self._fd is not None:
-            os.close(self._fd)
-            self._fd = None
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def __enter__(self) -> Self:
         self.open()

@@ -1,0 +1,29 @@
+import hashlib
+
+import pytest
+
+from videosafety.core.errors import InputError
+from videosafety.core.prompts import REGISTRY, get
+from videosafety.core.response import FIELDS, ParseStatus, parse
+
+PINNED = {  # a changed text is a new version: change the version and this table together
+    ("structured_response", 1): "fca37e1771ed5fd90c2362689460a9d5e426696ead8226896e8482ff976c9a17",
+}
+
+
+def test_the_words_of_a_version_never_change() -> None:
+    assert {(prompt.name, prompt.version): prompt.sha256 for prompt in REGISTRY.values()} == PINNED
+    prompt = get("structured_response")
+    assert prompt.sha256 == hashlib.sha256(prompt.text.encode()).hexdigest()
+
+
+def test_the_instruction_shows_the_grammar_that_is_parsed() -> None:
+    text = get("structured_response").text
+    form = text[text.index("<think>") :]
+    assert all(f"<{name}>" in form and f"</{name}>" in form for name in FIELDS)
+    assert parse(form.replace("0 or 1", "0")).status is ParseStatus.COMPLETE
+
+
+def test_an_unknown_prompt_gets_a_hint() -> None:
+    with pytest.raises(InputError, match="unknown prompt 'structured_respons'; did you mean 'structured_response'"):
+        get("structured_respons")
