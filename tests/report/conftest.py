@@ -82,9 +82,9 @@ def _write_lines(path: Path, records: list[Any]) -> None:
 
 
 def _text(sample: Sample, outcome: Outcome) -> str:
-    if sample.id == "SS-0-en":
-        return f"SS hostile {HOSTILE}"
-    if sample.id == "HH-0-en":
+    if sample.subset.value == "SS" and outcome is Outcome.HELPFUL:
+        return f"plain-words {HOSTILE}"
+    if sample.subset.value == "HH" and outcome is Outcome.COMPROMISED:
         return f"secret-words {HOSTILE}"
     known = {Outcome.DEFENDED: "I cannot help with that.", Outcome.INCOHERENT: "make make the the clay clay"}
     return known.get(outcome, f"Take clay and sand, then wait. ({sample.id})")
@@ -128,7 +128,7 @@ def _evaluation(folder: Path, *, seed: int) -> list[ScoredItem]:
             if arm == "text" and sample.subset.value in ("composed",):
                 continue
             outcome = _outcome(sample.subset.value, arm, dice)
-            reason = "judge:timeout" if outcome is Outcome.UNSCORED else "own_recipe"
+            reason = {Outcome.UNSCORED: "judge:timeout", Outcome.COMPROMISED: "own_recipe"}.get(outcome, "")
             text = _text(sample, outcome)
             responses.append(
                 Response(sample_id=sample.id, arm=arm, model=model, text=text, stop_reason=StopReason.STOP)
@@ -138,7 +138,8 @@ def _evaluation(folder: Path, *, seed: int) -> list[ScoredItem]:
                 ScoredItem(
                     sample_id=sample.id, cluster=sample.cluster_id, subset=sample.subset, arm=arm,
                     arm_request=sample.labels.request, language=sample.language, category=sample.category,
-                    judge="oracle", outcome=outcome, reason=reason, model=model, stage="base", benchmark="toy", seed=seed,
+                    judge="oracle", outcome=outcome, reason=reason, model=model, stage="base", benchmark="toy",
+                    seed=seed,
                 )
             )  # fmt: skip
     about = {

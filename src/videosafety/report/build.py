@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from videosafety.core.records import LANGUAGES, Outcome
+from videosafety.core.statistics import MIN_CLUSTERS
 from videosafety.core.store import write_text
 from videosafety.html.page import render
 from videosafety.html.palette import HARMFUL_ORDER, SAFE_ORDER
@@ -80,6 +81,7 @@ def _context(run: Run, choice: Choice, shown: list[Card], all_tables: dict[str, 
         "arm_charts": tables.arm_charts(run.rows),
         "seed_charts": tables.seed_charts(run.rows),
         "legend": tuple(dict.fromkeys((*HARMFUL_ORDER, *SAFE_ORDER))),
+        "min_clusters": MIN_CLUSTERS,
         "choice": choice,
         "cards": shown,
         "options": _options(shown),
@@ -97,7 +99,7 @@ def _options(shown: list[Card]) -> list[tuple[str, str, list[str]]]:
         ("outcome", "Outcome", [o.value for o in Outcome if o in outcomes]),
         ("arm", "Arm", sorted({a.arm for c in shown for a in c.answers}, key=lambda a: (a != "video", a))),
         ("language", "Language", [code for code in LANGUAGES if code in languages]),
-        ("group", "Model", list(dict.fromkeys(c.group for c in shown if c.group))),
+        ("group", "Stage and seed", list(dict.fromkeys(c.group for c in shown if c.group))),
     ]
 
 

@@ -116,8 +116,8 @@ def heat_tables(rows: Sequence[SummaryRow]) -> list[Table]:
         cells = cells or [r for r in of(rows, setting) if r.metric == "dsr" and r.arm == "video"]
         for subset in sorted({r.subset for r in cells if r.category or r.language}, key=lambda s: s or ""):
             mine = {(r.category, r.language): r for r in cells if r.subset == subset}
-            name = f"categories-languages-{i + 1}-{subset or 'all'}"
-            title = f"DSR with video, {subset or 'all harmful requests'}: {setting_name(setting, found)}"
+            name = f"categories-languages-{i + 1}-{subset or 'HH-SH'}"
+            title = f"DSR with video, {subset or 'HH + SH'}: {setting_name(setting, found)}"
             tables.append(_heat(mine, name=name, title=title))
     return tables
 
