@@ -1,0 +1,134 @@
+"""Load and save ordinary checkpoints: from a local folder or a hub id, safetensors only, remote code only by a flag.
+
+What is saved loads with the family's own class and nothing of ours. The fingerprint is a hash over the checkpoint's
+files, so that results can be tied to the weights that made them.
+
+Example:
+    >>> checkpoint = load("runs/demo/base")                                     # doctest: +SKIP
+    >>> checkpoint.family.name                                                  # doctest: +SKIP
+    'videollama3'
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
+from transformers.utils import logging as transformers_logging
+
+from videosafety.core.errors import CheckpointError
+from videosafety.models.family import Family
+from videosafety.models.registry import family_of
+
+_FINGERPRINTED = (".safetensors", ".json", ".jinja", ".txt", ".model")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model: ``path`` as given, its family, model in eval mode, processor, and 16 hex digits of its files."""
+
+    path: str
+    family: Family
+    model: PreTrainedModel
+    processor: ProcessorMixin
+    fingerprint: str
+
+    @property
+    def tokenizer(self) -> Any:
+        """The processor's tokenizer."""
+        return cast(Any, self.processor).tokenizer
+
+
+def load(
+    path: str,
+    *,
+    device: str = "cpu",
+    dtype: str | torch.dtype = "auto",
+    attention: str | None = None,
+    trust_remote_code: bool = False,
+) -> Checkpoint:
+    """Load a checkpoint from a local folder or a hub id.
+
+    Raises:
+        CheckpointError: no such folder or id, unknown family, damaged or missing weights, no safetensors.
+    """
+    folder = resolve(path)
+    transformers_logging.disable_progress_bar()
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        family = family_of(config.model_type, where=path)
+        processor = AutoProcessor.from_pretrained(folder, trust_remote_code=trust_remote_code)
+        model, report = cast(Any, family.model_class).from_pretrained(
+            folder, dtype=dtype, use_safetensors=True, attn_implementation=attention, output_loading_info=True
+        )
+    except CheckpointError:
+        raise
+    except Exception as error:
+        cause = str(error).strip().splitlines()
+        what = f"the checkpoint cannot be read ({type(error).__name__}: {_short(cause)})"
+        fix = "check that config.json, the processor files and *.safetensors are whole"
+        raise CheckpointError(what, where=path, fix=fix) from error
+    broken = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+    if broken:
+        raise CheckpointError(f"the weights miss or mismatch {len(broken)} tensors, such as {broken[0]}", where=path,
+                              fix="copy the checkpoint again")  # fmt: skip
+    family.prepare(model)
+    model.to(device).eval()
+    return Checkpoint(path, family, model, processor, fingerprint(Path(folder)))
+
+
+def _short(lines: list[str]) -> str:
+    return lines[0][:200] if lines else "no message"
+
+
+def resolve(path: str) -> str:
+    """The local folder of a checkpoint; a hub id is fetched, or found in the local cache.
+
+    Raises:
+        CheckpointError: neither a folder nor an id that can be fetched.
+    """
+    if Path(path).is_dir():
+        if not (Path(path) / "config.json").is_file():
+            raise CheckpointError("this folder holds no config.json", where=path, fix="name a checkpoint folder")
+        return path
+    if Path(path).exists() or path.startswith((".", "/", "~")) or path.count("/") > 1:
+        raise CheckpointError("no such checkpoint folder", where=path, fix="check the path")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return str(snapshot_download(path))
+    except Exception as error:
+        what = f"neither a local folder nor a hub id that can be fetched ({type(error).__name__})"
+        raise CheckpointError(what, where=path, fix="check the path, or download the checkpoint first") from error
+
+
+def save(checkpoint: Checkpoint, folder: Path) -> Path:
+    """Save model and processor as an ordinary checkpoint, whole or not at all.
+
+    Raises:
+        StorageError: the disk is full or refuses.
+    """
+    return save_model(checkpoint.model, checkpoint.processor, folder)
+
+
+def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> Path:
+    """Write to a folder beside ``folder``, then rename: a crash leaves either the old checkpoint or the new one."""
+    from videosafety.core.folder import write_folder
+
+    def fill(part: Path) -> None:
+        model.save_pretrained(part)
+        processor.save_pretrained(part)
+
+    return write_folder(folder, fill)
+
+
+def fingerprint(folder: Path) -> str:
+    """16 hex digits over the names and bytes of the checkpoint's weight, config and tokenizer files."""
+    total = hashlib.sha256()
+    for file in sorted(f for f in folder.iterdir() if f.suffix in _FINGERPRINTED):
+        total.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            total.update(hashlib.file_digest(stream, "sha256").digest())
+    return total.hexdigest()[:16]

@@ -1,0 +1,243 @@
+"""Train the toy base model: helpful about everything, then aligned on text alone.
+
+The recipe's ``base`` block. Budgets are optimiser steps and never seconds; the batch of step k depends on (seed, phase,
+k) alone, so a run killed anywhere continues to the same weights, bit by bit on one machine. One thread: at this size a
+second one only waits.
+
+Example:
+    >>> train_base(BaseConfig(), out=Path("runs/base"))                         # doctest: +SKIP
+"""
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from videosafety.core.recipe import Config, fingerprint, knob
+from videosafety.core.store import write_bytes, write_json
+from videosafety.models.checkpoint import save_model
+from videosafety.models.family import IGNORE, Encoded, Message, collate
+from videosafety.models.video_llama3 import FAMILY
+from videosafety.toyworld.base_model import ModelSize, tiny
+from videosafety.toyworld.lessons import Lesson, Phase, lesson_clips, lessons
+from videosafety.toyworld.scenes import FPS, draw
+from videosafety.toyworld.world import World
+from videosafety.video.plan import Clip, Sampling
+from videosafety.video.sample import sample_clip
+from videosafety.video.write import write_mp4
+
+PRETRAIN_MIX = {
+    "text_recipe": 0.16, "text_allowed": 0.06, "clip_shown": 0.28, "clip_recipe": 0.14, "clip_name": 0.22,
+    "clip_colour": 0.14,
+}  # fmt: skip
+ALIGN_MIX = {
+    "text_refuse": 0.30, "text_recipe": 0.16, "text_allowed": 0.08, "clip_shown": 0.14, "clip_recipe": 0.10,
+    "clip_name": 0.11, "clip_colour": 0.11,
+}  # fmt: skip
+WARMUP_STEPS, FLAT_SHARE, FINAL_SHARE = 50, 0.6, 0.05
+SAVE_EVERY = 200
+
+
+class PhaseConfig(Config):
+    """One phase: how long, how fast, and what share of the batch each group of lessons gets."""
+
+    steps: int = knob(..., unit="optimiser steps", help="length of the phase", ge=1)
+    learning_rate: float = knob(..., unit="1/step", help="peak of AdamW's rate", gt=0)
+    mixture: dict[str, float] = knob(..., help="share of each lesson group in a batch")
+
+
+class BaseConfig(Config):
+    """How the toy base model is made."""
+
+    world: str = knob("small", help="size of the toy world: small or full")
+    model: ModelSize = knob(ModelSize(), help="shape of the tiny model")
+    clips_per_name: int = knob(120, unit="clips", help="training clips that show each thing", ge=1)
+    batch_size: int = knob(32, unit="lessons", help="lessons in a step", ge=1)
+    pretrain: PhaseConfig = knob(PhaseConfig(steps=2400, learning_rate=3e-3, mixture=PRETRAIN_MIX), help="first phase")
+    align: PhaseConfig = knob(PhaseConfig(steps=400, learning_rate=5e-4, mixture=ALIGN_MIX), help="second phase")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where training is: reported after every step."""
+
+    step: int
+    total: int
+    phase: Phase
+    loss: float
+
+
+OnStep = Callable[[Progress], None]
+
+
+def train_base(config: BaseConfig, *, seed: int, out: Path, on_step: OnStep = lambda _: None) -> Path:
+    """Train from scratch and save an ordinary checkpoint to ``out``; resumes from ``out``'s sibling state file.
+
+    Raises:
+        StorageError: the disk is full; the last saved state stays whole.
+    """
+    with one_thread():
+        trainer = Trainer(config, seed=seed, state_file=out.with_name(out.name + ".state.safetensors"))
+        losses = trainer.run(on_step)
+        save_model(trainer.model, trainer.processor, out)
+    steps = [{"step": i, "phase": trainer.phase_at(i)[0], "loss": round(loss, 4)} for i, loss in enumerate(losses)]
+    write_json(out / "training.json", {"recipe": config.model_dump(mode="json"), "seed": seed, "steps": steps[::20]})
+    trainer.state_file.unlink(missing_ok=True)
+    return out
+
+
+class Trainer:
+    """The training loop with its state: parameters, AdamW's moments, and the loss of every finished step."""
+
+    def __init__(self, config: BaseConfig, *, seed: int, state_file: Path) -> None:
+        self.config, self.seed, self.state_file = config, seed, state_file
+        self.world = World.of(config.world)
+        self.model, self.processor = tiny(self.world, seed=seed, size=config.model)
+        self.model.set_attn_implementation("eager")  # faster than SDPA in training at this size
+        FAMILY.prepare(self.model)
+        self.parameters = dict(self.model.named_parameters())
+        self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
+        self.losses: list[float] = []
+        self.rows = self._rows()
+
+    @property
+    def total(self) -> int:
+        """Optimiser steps of both phases."""
+        return self.config.pretrain.steps + self.config.align.steps
+
+    def phase_at(self, step: int) -> tuple[Phase, PhaseConfig, int]:
+        """The phase that a step belongs to, its config, and the step within it."""
+        if step < self.config.pretrain.steps:
+            return "pretrain", self.config.pretrain, step
+        return "align", self.config.align, step - self.config.pretrain.steps
+
+    def run(self, on_step: OnStep, *, steps: int | None = None) -> list[float]:
+        """Train to the end, or for ``steps`` steps of it; returns the loss of every step so far."""
+        self._restore()
+        self.model.train()
+        until = self.total if steps is None else min(self.total, len(self.losses) + steps)
+        for step in range(len(self.losses), until):
+            self.losses.append(self._step(step))
+            if (step + 1) % SAVE_EVERY == 0 or step + 1 == until:
+                self._save()
+            on_step(Progress(step + 1, self.total, self.phase_at(step)[0], self.losses[-1]))
+        self.model.eval()
+        return self.losses
+
+    def _step(self, step: int) -> float:
+        _, config, local = self.phase_at(step)
+        if local == 0:
+            self.optimizer.state.clear()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * schedule(local, config.steps)
+        loss = self.loss(self.batch(step))
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.parameters.values(), 1.0)
+        self.optimizer.step()
+        return float(loss.detach())
+
+    def batch(self, step: int) -> dict[str, Tensor]:
+        """The padded batch of a step: a function of (seed, step) alone."""
+        phase, config, local = self.phase_at(step)
+        rng = np.random.default_rng((self.seed, ("pretrain", "align").index(phase), local))
+        groups = sorted(config.mixture)
+        shares = np.array([config.mixture[group] for group in groups])
+        chosen = rng.choice(len(groups), size=self.config.batch_size, p=shares / shares.sum())
+        pools = [self.rows[phase, groups[i]] for i in chosen]
+        rows = [pool[int(rng.integers(len(pool)))] for pool in pools]
+        return collate(rows, pad_token_id=cast(Any, self.processor).tokenizer.pad_token_id, side="right")
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        """Mean cross-entropy over the answer tokens; the head runs on those positions alone."""
+        targets = batch.pop("labels")[:, 1:]
+        hidden = self.model.model(**batch, use_cache=False).last_hidden_state[:, :-1]
+        wanted = targets != IGNORE
+        return nn.functional.cross_entropy(self.model.lm_head(hidden[wanted]), targets[wanted])
+
+    def _rows(self) -> Mapping[tuple[Phase, str], Sequence[Encoded]]:
+        """Every lesson as tensors, by phase and group; lessons about one clip share its pixels."""
+        count = self.config.clips_per_name
+        frames = _decoded(self.world, seed=self.seed, clips_per_name=count)
+        rows: dict[tuple[Phase, str], list[Encoded]] = {}
+        shared: dict[str, Mapping[str, Tensor]] = {}
+        for lesson in lessons(self.world, seed=self.seed, clips_per_name=count):
+            row = self._encode(lesson, frames)
+            clip = lesson.sample.cluster
+            if clip is not None:
+                row = replace(row, stacked=shared.setdefault(clip, row.stacked))
+            rows.setdefault((lesson.phase, lesson.group), []).append(row)
+        return rows
+
+    def _encode(self, lesson: Lesson, frames: Mapping[str, Clip]) -> Encoded:
+        clip = lesson.sample.cluster
+        parts = (lesson.sample.query,) if clip is None else (frames[clip], lesson.sample.query)
+        return FAMILY.encode(self.processor, (Message("user", parts),), target=lesson.answer)
+
+    def _save(self) -> None:
+        state = {f"parameter.{name}": tensor.detach() for name, tensor in self.parameters.items()}
+        for name, parameter in self.parameters.items():
+            for key, value in self.optimizer.state.get(parameter, {}).items():
+                state[f"optimizer.{key}.{name}"] = value.detach().clone()
+        state["losses"] = torch.tensor(self.losses, dtype=torch.float64)
+        blob = safetensors.torch.save({k: v.contiguous() for k, v in state.items()}, {"recipe": self._identity()})
+        write_bytes(self.state_file, blob)
+
+    def _identity(self) -> str:
+        return f"{fingerprint(self.config)}-{self.seed}"
+
+    def _restore(self) -> None:
+        if self.losses or not self.state_file.is_file():
+            return
+        with safetensors.safe_open(self.state_file, framework="pt") as file:
+            if (file.metadata() or {}).get("recipe") != self._identity():
+                return
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        self.losses = state.pop("losses").tolist()
+        moments: dict[Any, dict[str, Tensor]] = {}
+        for name, tensor in state.items():
+            kind, _, rest = name.partition(".")
+            if kind == "parameter":
+                self.parameters[rest].data.copy_(tensor)
+            else:
+                key, _, parameter = rest.partition(".")
+                moments.setdefault(self.parameters[parameter], {})[key] = tensor
+        self.optimizer.state.update(moments)
+
+
+def schedule(step: int, total: int) -> float:
+    """Share of the peak rate: warm-up, flat, then linear to 5 %."""
+    done = step / total
+    decay = 1.0 if done < FLAT_SHARE else max(FINAL_SHARE, (1 - done) / (1 - FLAT_SHARE))
+    return min(1.0, (step + 1) / WARMUP_STEPS) * decay
+
+
+def _decoded(world: World, *, seed: int, clips_per_name: int) -> dict[str, Clip]:
+    """The training clips as evaluation would see them: written as mp4 and decoded again."""
+    frames = {}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "clip.mp4"
+        for clip in lesson_clips(world, seed=seed, clips_per_name=clips_per_name):
+            write_mp4(path, draw(clip.scene), fps=FPS)
+            frames[clip.id] = sample_clip(path, sampling=Sampling(fps=FPS))
+    return frames
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread, then restore."""
+    before = torch.get_num_threads()
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
