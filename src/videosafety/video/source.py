@@ -99,12 +99,16 @@ class Media:
         """The first moving stream (cover art is none), set to one thread and to fail on damage.
 
         Raises:
-            MediaError: NO_VIDEO, or CORRUPT when its codec is unknown.
+            MediaError: NO_VIDEO, or CORRUPT when there is no stream at all or its codec is unknown.
         """
         moving = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
         if not moving:
             kinds = sorted({s.type for s in container.streams if s.type != "video"})
-            what = f"has no video stream (only {', '.join(kinds)})" if kinds else "has no stream at all"
+            if not container.streams:
+                raise self.fault(
+                    MediaFault.CORRUPT, "its index is damaged or cut off", fix="replace it by a whole copy"
+                )
+            what = f"has no video stream (only {', '.join(kinds) or 'a cover picture'})"
             raise self.fault(MediaFault.NO_VIDEO, what, fix="give a file with pictures or leave its media out")
         stream = moving[0]
         context: object = stream.codec_context  # None when the codec is unknown, whatever the stubs say

@@ -18,7 +18,6 @@ from fractions import Fraction
 import numpy as np
 from av.container import InputContainer
 from av.packet import Packet
-from av.stream import Stream
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -28,7 +27,7 @@ from videosafety.video.source import REENCODE, Media, check_frame_size
 NO_PTS = -(2**63)
 PACKET_IS_FRAME = frozenset({"h264", "hevc", "vp9", "av1"})  # one shown packet gives exactly one frame
 CHECK_EVERY = 256  # packets between two looks at the clock
-SLACK_S = 1.0  # a file may end this much (or 2 %) before its header says
+EBML_HEADER, EBML_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"  # RFC 8794; RFC 9559 section 5.1
 
 
 @dataclass(frozen=True)
@@ -117,20 +116,14 @@ class _Walk:
     def __init__(self) -> None:
         self.pts, self.flags = array("q"), bytearray()
         self.last, self.last_ticks = NO_PTS, 0  # the frame that is shown last, and for how long
-        self.audio_end_s = 0.0
 
-    def add(self, packet: "Packet[Stream]") -> None:
-        """One packet of the video stream."""
+    def add(self, packet: "Packet[VideoStream]") -> None:
+        """One packet."""
         tick = NO_PTS if packet.pts is None else packet.pts
         self.pts.append(tick)
         self.flags.append(packet.is_keyframe | (not packet.is_discard) << 1)
         if not packet.is_discard and tick >= self.last:
             self.last, self.last_ticks = tick, packet.duration or 0
-
-    def hear(self, packet: "Packet[Stream]") -> None:
-        """One packet of another stream: only its end counts."""
-        if packet.pts is not None and packet.time_base:
-            self.audio_end_s = max(self.audio_end_s, float((packet.pts + (packet.duration or 0)) * packet.time_base))
 
     def packets(self, stream: VideoStream, time_base: Fraction) -> Packets:
         """All of it."""
@@ -157,29 +150,28 @@ def read_packets(media: Media) -> Packets:
     with media.container() as container:
         stream = media.video_stream(container)
         check_header(media, container, stream)
-        audio = [] if stream.duration else list(container.streams.audio)  # only where the header speaks for the file
         walk = _Walk()
-        for number, packet in enumerate(container.demux([stream, *audio])):
+        for number, packet in enumerate(container.demux(stream)):
             if number % CHECK_EVERY == 0:
                 media.check_time()
             if packet.size == 0 and packet.pts is None:
                 continue  # the end of a stream, not data
-            if packet.stream_index != stream.index:
-                walk.hear(packet)
-                continue
             if packet.is_corrupt:
                 raise _cut_short(media, "a packet is damaged or cut off")
             if len(walk.pts) == media.limits.max_frames:
                 raise _too_many(media, f"more than {media.limits.max_frames}")
             walk.add(packet)
         packets = walk.packets(stream, stream.time_base or Fraction(1, 1000))
-        _check_whole(media, container, stream, packets, max(packets.end_s, walk.audio_end_s))
+        _check_whole(media, container, stream, packets)
         return packets
 
 
-def _check_whole(media: Media, container: InputContainer, stream: VideoStream, packets: Packets, end_s: float) -> None:
+def _check_whole(media: Media, container: InputContainer, stream: VideoStream, packets: Packets) -> None:
     """Raise unless the packets are all that the header promised, and last for some time."""
-    num = len(packets.pts)
+    num, num_bytes = len(packets.pts), media.status.st_size
+    end = matroska_end(media) if "matroska" in container.format.name else None
+    if end is not None and end > num_bytes:
+        raise _cut_short(media, f"has {num_bytes} of the {end} bytes that its header promises")
     if "mp4" in container.format.name and num < stream.frames:
         raise _cut_short(media, f"holds {num} of the {stream.frames} frames that its header promises")
     if packets.num_shown == 0:
@@ -189,9 +181,23 @@ def _check_whole(media: Media, container: InputContainer, stream: VideoStream, p
         raise single_frame(media)
     if packets.end_s <= 0:
         raise no_duration(media)
-    promised_s = None if stream.duration else declared_s(container, stream)
-    if promised_s is not None and end_s < promised_s - max(SLACK_S, 0.02 * promised_s):
-        raise _cut_short(media, f"ends at {end_s:.1f} s although its header promises {promised_s:.1f} s")
+
+
+def matroska_end(media: Media) -> int | None:
+    """Where a Matroska or WebM file ends by its own header, bytes; None when it does not say (a live recording)."""
+    media.file.seek(0)
+    head = media.file.read(4096)
+    position = 0
+    for name in (EBML_HEADER, EBML_SEGMENT):
+        if not head.startswith(name, position) or len(head) < position + 12:
+            return None
+        first = head[position + 4]
+        length = 9 - first.bit_length()  # bytes of the size: one more than its leading zero bits
+        size = int.from_bytes(head[position + 4 : position + 4 + length], "big") - (1 << 7 * length)
+        if length > 8 or size == (1 << 7 * length) - 1:
+            return None
+        position += 4 + length + (size if name == EBML_HEADER else 0)
+    return position + size
 
 
 def _check_duration(media: Media, duration_s: float) -> None:
