@@ -1,12 +1,12 @@
 """The structured response: what stages 3 and 4 teach the model to say, and the one module that writes and reads it.
 
-Grammar (paper section 5, docs/method.md), line breaks free, ``0`` = safe and ``1`` = harmful:
+Grammar (docs/method.md has the stages), line breaks free, ``0`` = safe and ``1`` = harmful:
 
     <think>…</think><answer>…</answer><vidType>0|1</vidType><textType>0|1</textType>
 
-Rendering, parsing, rewards and scores all go through here. Unlike the released code, which searches with one regular
-expression per field, whatever stands inside ``<think>`` never counts, a missing label stays missing (it is never
-guessed, never "safe"), and every text has a status: ``parse`` never raises and is linear in the length of the text.
+Rendering, parsing, rewards and scores all go through here. What stands inside ``<think>`` never counts. Unlike in the
+released code a missing label stays missing: it is never guessed from other text and never "safe". Every text has a
+status: ``parse`` never raises and is linear in the length of the text.
 
 Example:
     >>> said = render(think="A sign.", answer="No.", visual=Safety.HARMFUL, textual=Safety.SAFE)
