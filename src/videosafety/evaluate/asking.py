@@ -1,0 +1,157 @@
+"""Asking one item: the Inspect solver around a model, so that a fault is data and a finished answer is never repeated.
+
+A media fault (known from the survey, or met while decoding) and a fault of transport become a response without an
+answer, UNSCORED by every judge. An error that a person must mend (full disk, out of memory) stops the run.
+
+Example:
+    >>> task = Task(dataset=[inspect_sample(shown)], solver=ask())              # doctest: +SKIP
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+from inspect_ai.model import (
+    ChatMessage,
+    ChatMessageUser,
+    Content,
+    ContentImage,
+    ContentText,
+    ContentVideo,
+    ModelOutput,
+    get_model,
+)
+from inspect_ai.solver import Generate, Solver, TaskState, solver
+from inspect_ai.util import materialize_media
+
+from videosafety.core.errors import MediaFault, VideoSafetyError
+from videosafety.core.records import Record, Response, Sample, StopReason
+from videosafety.evaluate.keep import Keep, KeptAnswer
+from videosafety.video.plan import FramePlan, Sampling
+
+PROVIDER = "videosafety"  # the local provider, and our part of a message's and an output's metadata
+VIDEO_FORMATS: dict[str, tuple[Literal["mp4", "mov", "mpeg"], str]] = {  # Inspect knows three; the rest pass as mp4
+    ".mov": ("mov", "video/quicktime"),
+    ".mpg": ("mpeg", "video/mpeg"),
+    ".mpeg": ("mpeg", "video/mpeg"),
+}
+
+
+class Asked(Record):
+    """What an Inspect sample carries in its metadata: the item, the item as the arm shows it, and its answer's key."""
+
+    sample: Sample
+    shown: Sample
+    arm: str
+    key: str
+    fault: str | None = None
+
+
+class Shows(Record):
+    """What a user message shows beside its words: one media file by absolute path, and how to sample it."""
+
+    kind: Literal["video", "image"]
+    path: str
+    sampling: Sampling
+    sha256: str | None = None
+
+
+class Said(Record):
+    """What a local answer tells beside its text; ``fault`` is set when there is no answer."""
+
+    stop_reason: StopReason
+    num_tokens: int | None = None
+    plan: FramePlan | None = None
+    fault: str | None = None
+
+
+@solver
+def ask(keep: Keep | None = None, on_answer: Callable[[], None] | None = None) -> Solver:
+    """Answer one item: from what was kept, or by the model. The response goes to ``state.metadata["response"]``."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        asked = Asked.model_validate(state.metadata["asked"])
+        model = str(state.model)
+        kept = keep.get(asked.key) if keep is not None else None
+        if asked.fault is not None:
+            kept = KeptAnswer(key=asked.key, response=_faulted(asked, model, asked.fault))
+        if kept is None:
+            kept = await _answer(state, generate, asked, model)
+            if keep is not None and kept.response.fault is None:
+                keep.put(kept)
+        else:
+            state.output = ModelOutput.from_content(model, kept.response.text)
+        state.metadata["response"] = kept.response.model_dump(mode="json")
+        state.metadata["plan"] = kept.plan.model_dump(mode="json") if kept.plan is not None else None
+        if on_answer is not None:
+            on_answer()
+        return state
+
+    return solve
+
+
+async def _answer(state: TaskState, generate: Generate, asked: Asked, model: str) -> KeptAnswer:
+    by_path = getattr(get_model().api, "takes_media_paths", False)
+    try:
+        if not by_path:
+            state.messages = [await _with_media(message) for message in state.messages]
+    except OSError as error:
+        return KeptAnswer(key=asked.key, response=_faulted(asked, model, f"media:{_media_fault(error)}"))
+    try:
+        output = (await generate(state)).output
+    except VideoSafetyError:
+        raise
+    except Exception as error:  # a hosted model may fail in any way; in ours it is a bug
+        if by_path:
+            raise
+        return KeptAnswer(key=asked.key, response=_faulted(asked, model, f"transport:{type(error).__name__}"))
+    said = _said(output)
+    if said.fault is not None:
+        return KeptAnswer(key=asked.key, response=_faulted(asked, model, said.fault))
+    response = Response(sample_id=asked.sample.id, arm=asked.arm, model=model, text=output.completion,
+                        stop_reason=said.stop_reason, num_tokens=said.num_tokens)  # fmt: skip
+    return KeptAnswer(key=asked.key, response=response, plan=said.plan)
+
+
+def _said(output: ModelOutput) -> Said:
+    ours = (output.metadata or {}).get(PROVIDER)
+    if ours is not None:
+        return Said.model_validate(ours)
+    if output.empty:
+        return Said(stop_reason=StopReason.FAULT, fault="transport:empty_reply")
+    cut = output.stop_reason in ("max_tokens", "model_length")
+    num_tokens = output.usage.output_tokens if output.usage is not None else None
+    return Said(stop_reason=StopReason.LENGTH if cut else StopReason.STOP, num_tokens=num_tokens)
+
+
+def _faulted(asked: Asked, model: str, fault: str) -> Response:
+    return Response(sample_id=asked.sample.id, arm=asked.arm, model=model, text="", stop_reason=StopReason.FAULT,
+                    fault=fault)  # fmt: skip
+
+
+def _media_fault(error: OSError) -> MediaFault:
+    return MediaFault.MISSING if isinstance(error, FileNotFoundError) else MediaFault.UNREADABLE
+
+
+def user_message(shown: Sample, *, root: Path, sampling: Sampling) -> ChatMessageUser:
+    """The words of an item, with its media by absolute path in the metadata."""
+    if shown.media is None:
+        return ChatMessageUser(content=shown.query)
+    path = str(root / shown.media.path)
+    shows = Shows(kind=shown.media.kind, path=path, sampling=sampling, sha256=shown.media.sha256)
+    return ChatMessageUser(content=shown.query, metadata={PROVIDER: shows.model_dump(mode="json")})
+
+
+async def _with_media(message: ChatMessage) -> ChatMessage:
+    """The message with its media inline, as every provider but ours takes them."""
+    given = (message.metadata or {}).get(PROVIDER)
+    if given is None:
+        return message
+    shows = Shows.model_validate(given)
+    media: Content
+    if shows.kind == "image":
+        media = ContentImage(image=await materialize_media(shows.path))
+    else:
+        file_format, mime = VIDEO_FORMATS.get(Path(shows.path).suffix.lower(), ("mp4", "video/mp4"))
+        media = ContentVideo(video=await materialize_media(shows.path, mime), format=file_format)
+    return message.model_copy(update={"content": [media, ContentText(text=message.text)]})

@@ -1,0 +1,167 @@
+"""The evaluation folder: what one model said to one benchmark, and how it was judged. Read by the report and by tables.
+
+    evaluation.json    model, stage, seed, benchmark, judge cards, decoding, versions, fingerprints
+    samples.jsonl      the items, with their own labels
+    plans.jsonl        what each arm showed of each item: labels of (item, arm), frame plan
+    responses.jsonl    what the model said
+    verdicts.jsonl     what each judge made of it
+    media.jsonl        the state of every media file
+    work/              finished answers and Inspect's log, for resuming and ``inspect view``; no part of the result
+
+Everything but ``work/`` is sorted, canonical and free of clocks: a resumed run has the bytes of an uninterrupted one.
+
+Example:
+    >>> items = scored_items(Path("runs/demo/evaluations/base"))                # doctest: +SKIP
+    >>> rows = summarise_run(Path("runs/demo"))                                 # doctest: +SKIP
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+from videosafety.core.errors import InputError
+from videosafety.core.jsonl import read_record, read_records
+from videosafety.core.labels import Labels
+from videosafety.core.metrics import MAX_UNSCORED_SHARE, SummaryRow, summarise
+from videosafety.core.records import Identifier, Outcome, Record, Response, Sample, Verdict
+from videosafety.core.scored import ScoredItem
+from videosafety.core.store import write_json, write_records
+from videosafety.evaluate.manifest import MediaState
+from videosafety.judges.base import Measures
+from videosafety.judges.card import JudgeCard
+from videosafety.video.plan import FramePlan
+
+WORK = "work"
+MEDIA_FAULT = "media:"
+
+
+class EvaluationInfo(Record):
+    """``evaluation.json``. ``media_root`` is relative to the run folder, two levels above the evaluation folder."""
+
+    model: str
+    checkpoint: str
+    fingerprint: str
+    stage: str
+    seed: int | None
+    benchmark: str
+    benchmark_sha256: str
+    arms: tuple[str, ...]
+    judges: tuple[JudgeCard, ...]
+    decoding: dict[str, Any]
+    media_root: str
+    notice: str | None
+    versions: dict[str, str]
+
+
+class ShownItem(Record):
+    """What one arm showed of one item: the labels of (item, arm), and the frame plan where a clip was decoded."""
+
+    sample_id: Identifier
+    arm: Identifier
+    labels: Labels
+    plan: FramePlan | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """All results of an evaluation, in any order; ``write_folder`` sorts them."""
+
+    samples: tuple[Sample, ...]
+    shown: tuple[ShownItem, ...]
+    responses: tuple[Response, ...]
+    verdicts: tuple[Verdict, ...]
+    media: tuple[MediaState, ...]
+
+
+def write_folder(folder: Path, info: EvaluationInfo, answered: Answered) -> None:
+    """Write all files, each whole or not at all; ``evaluation.json`` is last and marks the folder as finished."""
+    write_records(folder / "samples.jsonl", sorted(answered.samples, key=attrgetter("id")))
+    write_records(folder / "media.jsonl", sorted(answered.media, key=attrgetter("sample_id")))
+    write_records(folder / "plans.jsonl", sorted(answered.shown, key=attrgetter("sample_id", "arm")))
+    write_records(folder / "responses.jsonl", sorted(answered.responses, key=attrgetter("sample_id", "arm")))
+    write_records(folder / "verdicts.jsonl", sorted(answered.verdicts, key=attrgetter("sample_id", "arm", "judge")))
+    write_json(folder / "evaluation.json", info)
+
+
+def scored_items(folder: Path) -> list[ScoredItem]:
+    """Every verdict of an evaluation folder with all that it is grouped by.
+
+    Raises:
+        RecordError: a file is missing or does not load.
+    """
+    info = read_record(folder / "evaluation.json", EvaluationInfo)
+    samples = {sample.id: sample for sample in read_records(folder / "samples.jsonl", Sample)}
+    shown = read_records(folder / "plans.jsonl", ShownItem, unique=("sample_id", "arm"))
+    labels = {(row.sample_id, row.arm): row.labels for row in shown}
+    verdicts = read_records(folder / "verdicts.jsonl", Verdict, unique=("sample_id", "arm", "judge"))
+    return [
+        scored_item(samples[v.sample_id], labels[v.sample_id, v.arm], v, benchmark=info.benchmark, model=info.model,
+                    stage=info.stage, seed=info.seed)
+        for v in verdicts
+    ]  # fmt: skip
+
+
+def scored_item(
+    sample: Sample,
+    labels: Labels,
+    verdict: Verdict,
+    *,
+    benchmark: str,
+    model: str = "",
+    stage: str | None = None,
+    seed: int | None = None,
+) -> ScoredItem:
+    """A verdict with its groups. ``labels`` are those of (item, arm); a split is a benchmark row of its own."""
+    return ScoredItem(
+        sample_id=sample.id,
+        cluster=sample.cluster_id,
+        subset=sample.subset,
+        arm=verdict.arm,
+        arm_request=labels.request,
+        language=sample.language,
+        category=sample.category,
+        judge=verdict.judge,
+        outcome=verdict.outcome,
+        reason=verdict.reason,
+        model=model,
+        stage=stage,
+        benchmark=f"{benchmark}:{sample.split}" if sample.split else benchmark,
+        seed=seed,
+    )
+
+
+def summarise_run(run_folder: Path) -> list[SummaryRow]:
+    """The tidy rows of all evaluations of a run, pooled over training seeds; writes ``summary.json``.
+
+    Raises:
+        InputError: the run holds no finished evaluation.
+    """
+    folders = sorted(path.parent for path in run_folder.glob("evaluations/*/evaluation.json"))
+    if not folders:
+        raise InputError("the run holds no finished evaluation", where=str(run_folder),
+                         fix="run `videosafety evaluate` first")  # fmt: skip
+    infos = [read_record(folder / "evaluation.json", EvaluationInfo) for folder in folders]
+    blind = {card.name for info in infos for card in info.judges if card.measures is Measures.REFUSAL}
+    items = [item for folder in folders for item in scored_items(folder)]
+    rows = summarise(items, refusal_only_judges=frozenset(blind))
+    write_json(run_folder / "summary.json", [row.model_dump(mode="json") for row in rows])
+    return rows
+
+
+def exit_code(folders: Iterable[Path]) -> int:
+    """What a command that made these evaluations exits with.
+
+    2 when an item's media was damaged, 3 when more than 2 % of the other answers could not be scored, else 0.
+    """
+    damaged, unscored, total = 0, 0, 0
+    for folder in folders:
+        for verdict in read_records(folder / "verdicts.jsonl", Verdict, unique=None):
+            of_media = verdict.outcome is Outcome.UNSCORED and verdict.reason.startswith(MEDIA_FAULT)
+            damaged += of_media
+            total += not of_media
+            unscored += verdict.outcome is Outcome.UNSCORED and not of_media
+    if unscored > MAX_UNSCORED_SHARE * total:
+        return 3
+    return 2 if damaged else 0

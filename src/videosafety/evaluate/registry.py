@@ -1,0 +1,21 @@
+"""What Inspect finds by its entry point: the tasks ``videosafety/vse`` and ``videosafety/toy`` and our provider.
+
+Loaded whenever Inspect looks for a name, so it imports no torch: the provider's module loads when its first model does.
+"""
+
+from inspect_ai.model import ModelAPI, modelapi
+
+from videosafety.core.errors import DependencyError
+from videosafety.evaluate.tasks import toy, vse
+
+__all__ = ["toy", "videosafety", "vse"]
+
+
+@modelapi(name="videosafety")
+def videosafety() -> type[ModelAPI]:
+    """``videosafety/<checkpoint folder or hub id>``."""
+    try:
+        from videosafety.evaluate.provider_local import LocalVideoModel
+    except ImportError as error:
+        raise DependencyError(f"local checkpoints need {error.name}", fix="pip install 'videosafety[local]'") from error
+    return LocalVideoModel

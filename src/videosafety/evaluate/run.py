@@ -1,0 +1,215 @@
+"""Evaluate a model on a benchmark, to a folder: one Inspect task per arm, our progress bar, resumable at any moment.
+
+Inspect runs the tasks (concurrency, batching, scores, its log for ``inspect view``). A finished answer is on the disk
+before the next one starts, so ``kill -9`` at any moment and the same call again repeats none of them, and the final
+files have the same bytes as after an uninterrupted run.
+
+Example:
+    >>> folder = evaluate("runs/demo/base", Path("data/manifest.jsonl"), out=Path("runs/a/evaluations/base"))
+    ...                                                                         # doctest: +SKIP
+    >>> exit_code([folder])                                                     # doctest: +SKIP
+    0
+"""
+
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import inspect_ai
+from inspect_ai import Task
+from inspect_ai.log import EvalLog
+from inspect_ai.model import Model, get_model
+from rich.console import Console
+
+from videosafety.core.errors import InputError, VideoSafetyError
+from videosafety.core.records import Response, Verdict
+from videosafety.evaluate.arms import ARMS
+from videosafety.evaluate.asking import PROVIDER, Asked
+from videosafety.evaluate.folder import WORK, Answered, EvaluationInfo, ShownItem, write_folder
+from videosafety.evaluate.keep import Keep, claim, key_of
+from videosafety.evaluate.manifest import Benchmark, MediaState, load_benchmark, progress_bar, survey
+from videosafety.evaluate.tasks import Decoding, build_task
+from videosafety.judges import registry as judges_registry
+from videosafety.judges.card import card
+
+PACKAGES = ("videosafety", "inspect-ai", "torch", "transformers", "av")
+
+
+@dataclass(frozen=True)
+class Named:
+    """How an evaluation is called in tables: ``model`` and the training stage and seed that made it."""
+
+    model: str
+    stage: str = "base"
+    seed: int | None = None
+    notice: str | None = None
+
+
+def evaluate(
+    model: str | Model,
+    data: Path | Benchmark,
+    *,
+    out: Path,
+    arms: Sequence[str] = ("video", "text"),
+    judges: Sequence[str] = ("rules",),
+    decoding: Decoding = Decoding(),  # noqa: B008 - frozen
+    named: Named | None = None,
+    model_args: Mapping[str, Any] | None = None,
+    console: Console | None = None,
+) -> Path:
+    """Ask every item under every arm, judge every answer, and write the evaluation folder.
+
+    Args:
+        model: a checkpoint folder or hub id, or an Inspect model (``openai/…``, ``mockllm/model``, a Model).
+        data: a manifest, or a benchmark that is loaded already.
+        out: the evaluation folder; the same call again resumes it or, once finished, only judges anew.
+        arms: names in ``arms.ARMS``; an arm that applies to no item is left out.
+        judges: names in the registry of judges.
+        decoding: how frames are taken and how long an answer may be.
+        named: how the model is called in tables; default: the last part of its path.
+        model_args: for the provider: ``batch_size``, ``device``, ``dtype``, ``decoders``, ``frame_cache``.
+        console: where the progress bar and the sentences about damaged items go; default stderr.
+
+    Returns:
+        ``out``. ``folder.exit_code`` says how a command should end.
+
+    Raises:
+        RecordError: bad rows, and then nothing has run.
+        InputError: nothing can be used; unknown arm or judge; ``out`` holds another evaluation.
+        CheckpointError, StorageError: the checkpoint does not load; the disk refuses.
+    """
+    console = console or Console(stderr=True)
+    benchmark = data if isinstance(data, Benchmark) else load_benchmark(data)
+    applied = applicable(benchmark, arms, decoding)
+    media = survey(benchmark, console=console)
+    for state in media.values():
+        if state.state == "damaged":
+            console.print(f"{state.sample_id}: not scored, {state.detail}", markup=False, soft_wrap=True)
+    one = model if isinstance(model, Model) else get_model(inspect_name(model), memoize=False, **(model_args or {}))
+    named = named or Named(str(one).rstrip("/").rpartition("/")[2])
+    fingerprint = str(getattr(one.api, "fingerprint", key_of(model=str(one))))
+    work = out / WORK
+    claim(work, {"model": fingerprint, "benchmark": key_of(name=benchmark.name, rows=benchmark.sha256),
+                 "decoding": key_of(decoding=decoding.model_dump(mode="json"))})  # fmt: skip
+    with Keep(work) as keep:
+        tasks = _Tasks(benchmark, tuple(judges), decoding, media, keep, fingerprint)
+        logs = _run(one, tasks, arms=applied, work=work, console=console)
+    answered = _collect(logs, benchmark, media=media, model=named.model)
+    write_folder(out, _info(one, tasks, arms=applied, named=named, out=out), answered)
+    return out
+
+
+def applicable(benchmark: Benchmark, arms: Sequence[str], decoding: Decoding) -> tuple[str, ...]:
+    """The arms that apply to at least one item.
+
+    Raises:
+        InputError: an unknown arm, or none applies.
+    """
+    from videosafety.evaluate.arms import get
+
+    asked = [get(name) for name in dict.fromkeys(arms)]
+    found = tuple(arm.name for arm in asked if any(arm.show(s, decoding.sampling) for s in benchmark.samples))
+    if not found:
+        raise InputError(f"no arm of {', '.join(arms)} applies to any item", fix=f"use another of {', '.join(ARMS)}")
+    return found
+
+
+def inspect_name(model: str) -> str:
+    """A folder or hub id as ``videosafety/…``; a name that starts with one of Inspect's providers stays as it is.
+
+    A hub id whose owner is called like a provider (``google/…``) needs the prefix ``videosafety/``.
+    """
+    from inspect_ai._util.entrypoints import ensure_entry_points
+    from inspect_ai._util.registry import registry_find, registry_unqualified_name
+
+    if Path(model).is_dir() or model.startswith(("/", ".", "~")):
+        return f"{PROVIDER}/{Path(model).expanduser()}"
+    ensure_entry_points()
+    providers = {registry_unqualified_name(info) for info in registry_find(lambda info: info.type == "modelapi")}
+    return model if model.partition("/")[0] in providers else f"{PROVIDER}/{model}"
+
+
+@dataclass(frozen=True)
+class _Tasks:
+    """What the tasks of all arms share."""
+
+    benchmark: Benchmark
+    judges: tuple[str, ...]
+    decoding: Decoding
+    media: Mapping[str, MediaState]
+    keep: Keep
+    fingerprint: str
+
+    def build(self, arm: str, on_answer: Any) -> Task:
+        return build_task(self.benchmark, arm=arm, judges=self.judges, decoding=self.decoding, media=self.media,
+                          keep=self.keep, fingerprint=self.fingerprint, on_answer=on_answer)  # fmt: skip
+
+
+def _run(model: Model, tasks: _Tasks, *, arms: Sequence[str], work: Path, console: Console) -> list[EvalLog]:
+    """Inspect, quiet, with one bar over all arms. Errors that a person must mend come out as themselves."""
+    shutil.rmtree(work / "inspect", ignore_errors=True)
+    bar = progress_bar(console)
+    bar_task = bar.add_task(f"asking {tasks.benchmark.name}", total=0)
+    built = [tasks.build(arm, lambda: bar.advance(bar_task)) for arm in arms]
+    bar.update(bar_task, total=sum(len(task.dataset) for task in built))
+    level = logging.getLogger().level
+    with bar:
+        try:
+            logs = inspect_ai.eval(
+                built, model=model, display="none", log_dir=str(work / "inspect"), log_realtime=False,
+                log_level="error", score_display=False, ctl_server=False, debug_errors=True, log_refusals=False,
+            )  # fmt: skip
+        finally:
+            logging.getLogger().setLevel(level)
+    for log in logs:
+        if log.status != "success":
+            raise VideoSafetyError(f"the evaluation ended as {log.status!r}", where=str(work.parent),
+                                   fix="run the same command again: finished answers are kept")  # fmt: skip
+    return logs
+
+
+def _collect(logs: Sequence[EvalLog], benchmark: Benchmark, *, media: Mapping[str, MediaState], model: str) -> Answered:
+    shown: list[ShownItem] = []
+    responses: list[Response] = []
+    verdicts: list[Verdict] = []
+    for log in logs:
+        for sample in log.samples or []:
+            asked = Asked.model_validate(sample.metadata["asked"])
+            response = Response.model_validate(sample.metadata["response"] | {"model": model})
+            responses.append(response)
+            shown.append(ShownItem(sample_id=asked.sample.id, arm=asked.arm, labels=asked.shown.labels,
+                                   plan=sample.metadata["plan"]))  # fmt: skip
+            scores = (sample.scores or {}).values()
+            verdicts += [Verdict.model_validate((score.metadata or {})["verdict"]) for score in scores]
+    return Answered(benchmark.samples, tuple(shown), tuple(responses), tuple(verdicts), tuple(media.values()))
+
+
+def _info(model: Model, tasks: _Tasks, *, arms: Sequence[str], named: Named, out: Path) -> EvaluationInfo:
+    run_folder = out.resolve().parent.parent
+    return EvaluationInfo(
+        model=named.model,
+        checkpoint=str(model),
+        fingerprint=tasks.fingerprint,
+        stage=named.stage,
+        seed=named.seed,
+        benchmark=tasks.benchmark.name,
+        benchmark_sha256=tasks.benchmark.sha256,
+        arms=tuple(arms),
+        judges=tuple(card(judges_registry.get(name)) for name in tasks.judges),
+        decoding=tasks.decoding.model_dump(mode="json") | {"temperature": 0, "system_prompt": None, "sound": "dropped"},
+        media_root=os.path.relpath(tasks.benchmark.root, run_folder),
+        notice=named.notice,
+        versions={name: found for name in PACKAGES if (found := _version(name)) is not None},
+    )
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,185 @@
+"""The Inspect tasks ``videosafety/vse`` and ``videosafety/toy``: one arm of one benchmark, asked and judged.
+
+``videosafety evaluate`` runs the very same tasks, so both give the same numbers. Decoding protocol: greedy, at most 768
+new tokens, no system prompt, sound dropped.
+
+Run:
+    inspect eval videosafety/vse --model videosafety/DIR -T data=manifest.jsonl -T arm=text
+    inspect eval videosafety/toy --model videosafety/DIR -T size=small -T judges=oracle
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inspect_ai import Epochs, Task, task
+from inspect_ai.dataset import MemoryDataset
+from inspect_ai.dataset import Sample as InspectSample
+from inspect_ai.model import GenerateConfig
+
+from videosafety.core.errors import InputError
+from videosafety.core.recipe import Config, knob
+from videosafety.core.records import Sample
+from videosafety.evaluate import arms
+from videosafety.evaluate.asking import Asked, ask, user_message
+from videosafety.evaluate.folder import MEDIA_FAULT
+from videosafety.evaluate.keep import Keep, key_of
+from videosafety.evaluate.manifest import Benchmark, MediaState, load_benchmark, survey
+from videosafety.evaluate.scorer import judge_scorer
+from videosafety.video.plan import Sampling
+
+
+class Decoding(Config):
+    """How a model is shown a clip and asked: greedy, no system prompt; recorded with every run."""
+
+    fps: float = knob(1.0, unit="1/s", paper=1.0, help="frames taken per second of the clip", gt=0, le=120)
+    max_frames: int = knob(90, unit="frames", paper=90, help="frames at most, spread evenly when cut", ge=1, le=1024)
+    max_side_px: int | None = knob(None, unit="px", help="longer side, shrunk to it; null: as it is", ge=1)
+    max_new_tokens: int = knob(768, unit="tokens", paper=768, help="length of an answer at most", ge=1, le=32768)
+
+    @property
+    def sampling(self) -> Sampling:
+        """How frames are taken."""
+        return Sampling(fps=self.fps, max_frames=self.max_frames, max_side_px=self.max_side_px)
+
+
+@task
+def vse(
+    data: str,
+    arm: str = "video",
+    judges: str | list[str] = "rules",
+    taxonomy: str = "vse",
+    fps: float = 1.0,
+    max_frames: int = 90,
+    max_side_px: int | None = None,
+    max_new_tokens: int = 768,
+    limit: int | None = None,
+) -> Task:
+    """A manifest of samples (VSE or your own) under one arm."""
+    benchmark = load_benchmark(Path(data), name="vse", taxonomy=taxonomy, limit=limit)
+    decoding = Decoding(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens)
+    return build_task(benchmark, arm=arm, judges=names(judges), decoding=decoding, media=survey(benchmark))
+
+
+@task
+def toy(
+    size: str = "small",
+    seed: int = 0,
+    arm: str = "video",
+    judges: str | list[str] = "oracle",
+    data: str | None = None,
+    max_new_tokens: int = 768,
+    limit: int | None = None,
+) -> Task:
+    """The toy benchmark under one arm; built in the cache folder when it is not there yet."""
+    manifest = Path(data) if data else toy_manifest(size, seed=seed)
+    benchmark = load_benchmark(manifest, name="toy", taxonomy="toy", limit=limit)
+    decoding = Decoding(max_new_tokens=max_new_tokens)
+    return build_task(benchmark, arm=arm, judges=names(judges), decoding=decoding, media=survey(benchmark))
+
+
+def names(given: str | Sequence[str]) -> tuple[str, ...]:
+    """Names from a list or from text with commas, each once.
+
+    Raises:
+        InputError: there is none.
+    """
+    listed = given.split(",") if isinstance(given, str) else given
+    found = tuple(dict.fromkeys(name.strip() for name in listed if name.strip()))
+    if not found:
+        raise InputError("no names are given", fix="give at least one, such as rules")
+    return found
+
+
+def toy_manifest(size: str, *, seed: int) -> Path:
+    """The manifest of the toy benchmark in the user's cache folder; builds it the first time."""
+    from videosafety.toyworld.build import build_benchmark
+
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = cache / "videosafety" / f"toy-{size}-{seed}"
+    manifest = folder / "manifest.jsonl"
+    return manifest if manifest.exists() else build_benchmark(folder, size=size, seed=seed)
+
+
+def build_task(
+    benchmark: Benchmark,
+    *,
+    arm: str,
+    judges: Sequence[str],
+    decoding: Decoding,
+    media: Mapping[str, MediaState],
+    keep: Keep | None = None,
+    fingerprint: str = "",
+    on_answer: Callable[[], None] | None = None,
+) -> Task:
+    """One arm of a benchmark as an Inspect task.
+
+    Args:
+        benchmark: the items.
+        arm: a name in ``arms.ARMS``.
+        judges: names of judges; each becomes a score of its own.
+        decoding: how to show and ask.
+        media: the survey's states; damaged items are asked in no arm, so that arms stay paired.
+        keep: finished answers to use again and to add to.
+        fingerprint: of the model, for the keys of kept answers.
+        on_answer: called once per item that is done.
+
+    Raises:
+        InputError: unknown arm or judge, or the arm applies to no item.
+    """
+    load_oracle(judges)
+    shown = [(sample, arms.get(arm).show(sample, decoding.sampling)) for sample in benchmark.samples]
+    asked = [
+        _inspect_sample(sample, one, arm=arm, root=benchmark.root, state=media.get(sample.id), decoding=decoding,
+                        fingerprint=fingerprint)
+        for sample, one in shown if one is not None
+    ]  # fmt: skip
+    if not asked:
+        raise InputError(f"the arm {arm!r} applies to no item of the benchmark", fix="leave the arm out")
+    return Task(
+        name=f"{benchmark.name}_{arm}",
+        dataset=MemoryDataset(asked, name=benchmark.name),
+        solver=ask(keep, on_answer),
+        scorer=[judge_scorer(name, benchmark=benchmark.name) for name in judges],
+        epochs=Epochs(1, "mode"),
+        config=GenerateConfig(temperature=0, max_tokens=decoding.max_new_tokens),
+        metadata={"arm": arm, "decoding": decoding.model_dump(mode="json")},
+    )
+
+
+def load_oracle(judges: Sequence[str]) -> None:
+    """The toy oracle registers itself when its module is imported; that is here, and only when it is asked for."""
+    if "oracle" in judges:
+        import videosafety.toyworld.oracle  # noqa: F401
+
+
+def _inspect_sample(
+    sample: Sample,
+    shown: arms.Shown,
+    *,
+    arm: str,
+    root: Path,
+    state: MediaState | None,
+    decoding: Decoding,
+    fingerprint: str,
+) -> InspectSample:
+    file, sampling = _file_identity(shown.sample, root), shown.sampling.model_dump(mode="json")
+    key = key_of(id=sample.id, query=shown.sample.query, media=file, arm=arm, sampling=sampling,
+                 max_new_tokens=decoding.max_new_tokens, model=fingerprint)  # fmt: skip
+    fault = f"{MEDIA_FAULT}{state.fault}" if state is not None and state.fault is not None else None
+    asked = Asked(sample=sample, shown=shown.sample, arm=arm, key=key, fault=fault)
+    message = user_message(shown.sample, root=root, sampling=shown.sampling)
+    metadata: dict[str, Any] = {"asked": asked.model_dump(mode="json")}
+    return InspectSample(id=sample.id, input=[message], target=shown.sample.labels.request.value, metadata=metadata)
+
+
+def _file_identity(shown: Sample, root: Path) -> list[str | int] | None:
+    """What tells one state of a media file from another without reading it all."""
+    if shown.media is None:
+        return None
+    try:
+        stat = (root / shown.media.path).stat()
+    except OSError:
+        return [shown.media.path]
+    return [shown.media.path, shown.media.sha256 or "", stat.st_size, stat.st_mtime_ns]
