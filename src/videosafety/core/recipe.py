@@ -218,7 +218,8 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if getattr(event, "anchor", None) is not None or getattr(event, "tag", None) is not None:
-            raise yaml.constructor.ConstructorError(None, None, "anchors, aliases and tags are not allowed", event.start_mark)
+            problem = "anchors, aliases and tags are not allowed"
+            raise yaml.constructor.ConstructorError(None, None, problem, event.start_mark)
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
