@@ -16,7 +16,7 @@ from videosafety.report import build, headline
 from videosafety.report.collect import collect
 from videosafety.report.finding import caution, finding
 from videosafety.report.headline import drop, headline_table, worst_babble
-from videosafety.report.rows import pooled, settings
+from videosafety.report.rows import by_seed, pooled, settings
 from videosafety.report.select import choose
 from videosafety.report.tables import account_table, bounds_table, heat_tables, seeds_table
 
@@ -169,6 +169,11 @@ def test_every_seed_has_its_column(run_folder: Path) -> None:
     assert table is not None
     assert [c.label for c in table.columns] == ["measure", "seed 11", "seed 12", "seed 13", "all seeds"]
     assert seeds_table([row("dsr", 0.1)]) is None
+
+
+def test_a_repeated_row_is_shown_once() -> None:
+    rows = [row("dsr", 0.1, seed=2), row("dsr", 0.2, seed=1), row("dsr", 0.9, seed=2)]
+    assert {seed: r.value for seed, r in by_seed(rows, "dsr", subset="HH", arm="video").items()} == {1: 0.2, 2: 0.1}
 
 
 def test_a_folder_without_results_says_what_to_do(tmp_path: Path) -> None:

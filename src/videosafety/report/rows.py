@@ -56,7 +56,8 @@ def pooled(
 def by_seed(rows: Sequence[SummaryRow], metric: str, *, subset: str | None, arm: str) -> dict[int, SummaryRow]:
     """Each seed's row over all languages and categories."""
     found = find(rows, metric=metric, subset=subset, arm=arm, language=None, category=None)
-    return dict(sorted((r.seed, r) for r in found if r.seed is not None))
+    own = {r.seed: r for r in reversed(found) if r.seed is not None}
+    return {seed: own[seed] for seed in sorted(own)}
 
 
 def percent(value: float | None, *, digits: int = 1) -> str:
