@@ -27,6 +27,7 @@ LABELS = {
     "SS": Labels(visual=Safety.SAFE, textual=Safety.SAFE, request=Safety.SAFE),
     "HS": Labels(visual=Safety.HARMFUL, textual=Safety.SAFE, request=Safety.SAFE),
 }
+JUDGE = {"name": "oracle", "version": "1", "sees": ["facts", "labels"], "fingerprint": "ab" * 32}
 SEEDS = (11, 12, 13)
 NUM_CLIPS = 30
 
@@ -143,7 +144,7 @@ def _evaluation(folder: Path, *, seed: int) -> list[ScoredItem]:
                 )
             )  # fmt: skip
     about = {
-        "model": model, "stage": "base", "seed": seed, "benchmark": "toy", "judges": ["oracle"],
+        "model": model, "stage": "base", "seed": seed, "benchmark": "toy", "judges": [JUDGE],
         "decoding": {"method": "greedy", "max_new_tokens": 768}, "media_root": "../../data",
     }  # fmt: skip
     damaged = [{"sample_id": "HS-4-en", "state": "damaged", "fault": "corrupt", "detail": "<b>no</b> moov atom"}]

@@ -192,6 +192,7 @@ def test_the_page_says_what_it_is_and_has_landmarks(page: Any) -> None:
     assert "Toy world: these numbers say nothing about real models." in text
     assert f"Shown: {CARDS} of 900 items" in text
     assert "Audio is dropped" in text
+    assert "oracle, version 1, sees facts and labels, fingerprint abababababab" in text
     assert page.locator("main, header.top, nav[aria-label], footer").count() == 4
     assert page.locator("table th:not([scope])").count() == 0
     assert page.locator("img:not([alt]), button:not([type])").count() == 0

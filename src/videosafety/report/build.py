@@ -19,7 +19,7 @@ from videosafety.html.table import Table
 from videosafety.report import tables
 from videosafety.report.cards import Card, PictureCache, card
 from videosafety.report.collect import Run, collect
-from videosafety.report.finding import caution, finding
+from videosafety.report.finding import SAYS_NOTHING, caution, finding
 from videosafety.report.headline import headline_table
 from videosafety.report.select import Choice, choose
 
@@ -76,7 +76,7 @@ def _context(run: Run, choice: Choice, shown: list[Card], all_tables: dict[str, 
         "title": f"{run.info.name}: safety with and without the video",
         "sections": sections,
         "finding": finding(run.rows),
-        "cautions": [*([warning] if warning else []), *notices],
+        "cautions": notices if warning is None or any(SAYS_NOTHING in n for n in notices) else [warning, *notices],
         "tables": all_tables,
         "arm_charts": tables.arm_charts(run.rows),
         "seed_charts": tables.seed_charts(run.rows),
@@ -107,8 +107,19 @@ def _protocols(run: Run) -> list[dict[str, str]]:
     """Judges and decoding of every evaluation, each distinct protocol once."""
     found = {}
     for e in run.evaluations:
-        judges = ", ".join(j if isinstance(j, str) else yaml.safe_dump(j).strip() for j in e.info.judges)
+        judges = "; ".join(_judge(judge) for judge in e.info.judges)
         decoding = ", ".join(f"{key} {value}" for key, value in e.info.decoding.items())
         about = {"benchmark": e.info.benchmark, "judges": judges, "decoding": decoding}
         found[tuple(about.values())] = about
     return list(found.values())
+
+
+def _judge(judge: object) -> str:
+    """A judge's name or its whole card, fingerprints shortened: ``oracle, version 1, fingerprint 0123456789ab``."""
+    if not isinstance(judge, dict):
+        return str(judge)
+    card = {key: " and ".join(map(str, value)) if isinstance(value, list) else value for key, value in judge.items()}
+    name = card.pop("name", "unnamed")
+    if "fingerprint" in card:
+        card["fingerprint"] = str(card["fingerprint"])[:12]
+    return ", ".join([str(name), *(f"{key} {value}" for key, value in card.items())])

@@ -11,7 +11,8 @@ from videosafety.core.metrics import SummaryRow
 from videosafety.report.headline import drop
 from videosafety.report.rows import STAGES, Setting, of, percent, pooled, settings
 
-TOY_CAUTION = "Toy world: these numbers say nothing about real models."
+SAYS_NOTHING = "say nothing about real models"
+TOY_CAUTION = f"Toy world: these numbers {SAYS_NOTHING}."
 
 
 def finding(rows: Sequence[SummaryRow]) -> list[str]:
