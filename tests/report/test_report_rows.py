@@ -68,6 +68,13 @@ def test_the_finding_does_not_claim_a_drop_whose_interval_holds_zero() -> None:
     assert "That is a drop" not in sentence
 
 
+def test_the_finding_claims_no_drop_without_an_interval() -> None:
+    rows = [r for r in main_rows() if r.metric != "drop_points"]
+    (sentence,) = finding([*rows, row("drop_points", 0.6, arm="text", low=None, high=None)])
+    assert "too little data" in sentence
+    assert "That is a drop" not in sentence
+
+
 def test_the_finding_tells_the_last_stage_too_and_an_empty_run_says_so() -> None:
     first, last = finding([*main_rows("grpo"), *main_rows("cot"), *main_rows("base")])
     assert "after" not in first

@@ -57,7 +57,11 @@ def _drop_sentence(rows: Sequence[SummaryRow]) -> str:
     points, relative = drop(rows, "drop_points"), drop(rows, "drop_relative")
     if points is None or points.value is None:
         return ""
-    if points.low is not None and points.high is not None and points.low <= 0 <= points.high:
+    if points.low is None or points.high is None:
+        return (
+            f" The difference is {percent(points.value)} points, from too little data to say more ({_range(points)})."
+        )
+    if points.low <= 0 <= points.high:
         return f" The difference of {percent(points.value)} points is not distinguishable from none ({_range(points)})."
     share = f" ({percent(relative.value)} % relative)" if relative is not None and relative.value is not None else ""
     word = "drop" if points.value > 0 else "gain"
