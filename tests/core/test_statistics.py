@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import t
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
@@ -89,6 +90,14 @@ def test_clustered_interval_widens_with_the_cluster() -> None:
     assert high > plain[1]
     # Alike within a clip: sixty independent clips, up to the small-sample corrections.
     assert (low, high) == pytest.approx(whole_clips, abs=0.005)
+
+
+def test_few_clusters_pay_for_the_estimated_design_effect() -> None:
+    outcomes, clusters = [0, 0, 0, 1, 1, 1, 1, 1] * 10, [i // 4 for i in range(80)]
+    quantiles = t.ppf(0.975, 79) / t.ppf(0.975, 19)
+    effective = 80 / design_effect(outcomes, clusters) * quantiles**2
+    expected = wilson(effective * 50 / 80, effective)
+    assert bounds(wilson_clustered(outcomes, clusters)) == pytest.approx(bounds(expected), abs=1e-12)
 
 
 def test_an_outcome_that_hardly_varies_counts_clusters() -> None:

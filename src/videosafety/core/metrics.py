@@ -295,4 +295,4 @@ def _row(place: Key, metric: Metric, value: float | None, interval: Interval) ->
 
 
 def _rounded(value: float | None) -> float | None:
-    return None if value is None else round(value, 6) + 0.0
+    return None if value is None else round(value, 6)
