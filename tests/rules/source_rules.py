@@ -14,7 +14,8 @@ MAX_FUNCTION_LINES = 60
 CHAPTERS = ("build", "defend", "evaluate", "guard")
 ROWS: tuple[tuple[str, ...], ...] = (  # a row imports rows below it only; nothing on a row imports its neighbour
     ("cli", "__main__"),
-    ("pipeline", "report"),
+    ("pipeline",),
+    ("report",),
     CHAPTERS,
     ("html",),
     ("toyworld",),
