@@ -194,6 +194,24 @@ def test_a_name_is_only_a_name(tmp_path, monkeypatch, good, name):
     assert probe(name).num_frames == 12
 
 
+def test_playlists_stay_shut_even_if_their_demuxers_were_let_in(tmp_path, monkeypatch, good):
+    """The second lock: no protocol may be used from inside FFmpeg."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(source, "DEMUXERS", source.DEMUXERS + ",hls,concat,image2")
+    (tmp_path / "good.mp4").write_bytes(good)
+    (tmp_path / "a.m3u8").write_bytes(PLAYLIST)
+    (tmp_path / "a.ffconcat").write_bytes(CONCAT)
+    for name in ("a.m3u8", "a.ffconcat"):
+        assert fault_of(name) is MediaFault.CORRUPT
+
+
+def test_only_containers_are_read(tmp_path):
+    (tmp_path / "a.h264").write_bytes(encode(cells(12), container="h264"))
+    (tmp_path / "a.y4m").write_bytes(encode(cells(12), container="yuv4mpegpipe", codec="rawvideo"))
+    for name in ("a.h264", "a.y4m"):
+        assert fault_of(tmp_path / name) is MediaFault.CORRUPT
+
+
 def test_no_network(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as server:

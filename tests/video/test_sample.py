@@ -107,7 +107,12 @@ def test_short_cuts_are_taken_and_skip_what_is_not_needed(tmp_path, monkeypatch)
     path = tmp_path / "a.mp4"
     path.write_bytes(encode(drift(60), options={"g": "10", "bf": "2", "sc_threshold": "0"}))
     monkeypatch.setattr(decode, "_decode_all", lambda media: pytest.fail("decoded from the start"))
-    assert sample_clip(path, sampling=Sampling(fps=0.5)).plan.indices == (0, 20, 40)
+    fed = []
+    plain = decode.needed_runs
+    monkeypatch.setattr(decode, "needed_runs", lambda *args: fed.extend(plain(*args)) or fed)
+    clip = sample_clip(path, sampling=Sampling(fps=10 / 13))  # B frames among them
+    assert clip.plan.indices == (0, 13, 26, 39, 52)
+    assert sum(last - first + 1 for first, last in fed) < 40  # of 60
 
 
 def test_runs_of_packets_that_are_needed():
@@ -232,10 +237,35 @@ def test_damage_is_never_passed_over(tmp_path):
     path.write_bytes(damaged(whole, 0.4, 0.6))
     assert fault_of(sample_clip, path, sampling=ALL) is MediaFault.CORRUPT
     assert fault_of(sample_clip, path, sampling=Sampling(fps=1)) is MediaFault.CORRUPT
+    # first and last frame are whole themselves, but the last refers back to what is damaged
+    assert fault_of(sample_clip, path, sampling=Sampling(fps=10, max_frames=2)) is MediaFault.CORRUPT
     path.write_bytes(whole)
     first = sample_clip(path, sampling=Sampling(fps=0.2))
     path.write_bytes(damaged(whole, 0.4, 0.6))  # the only chosen frame lies before the damage
     assert sample_clip(path, sampling=Sampling(fps=0.2)).plan.frame_sha256 == first.plan.frame_sha256
+
+
+def test_damage_in_other_codecs(tmp_path):
+    path = tmp_path / "a.mp4"
+    for codec, options in (("libx265", QUIET), ("mpeg4", {})):
+        whole = encode(drift(20, height=192, width=256), codec=codec, options=options)
+        path.write_bytes(damaged(whole, 0.3, 0.7))
+        assert fault_of(sample_clip, path, sampling=ALL) is MediaFault.CORRUPT
+
+
+def test_a_single_flipped_byte_is_mostly_noticed(tmp_path):
+    path = tmp_path / "a.mp4"
+    whole = encode(drift(12, height=192, width=256), options={"crf": "14", "bf": "2"})
+    start, end = whole.index(b"mdat") + 1500, whole.index(b"moov") - 200
+    places = np.linspace(start, end, 20).astype(int)
+    noticed = 0
+    for place in places:
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        try:
+            sample_clip(path, sampling=ALL)
+        except MediaError as error:
+            noticed += error.fault is MediaFault.CORRUPT
+    assert noticed >= 12
 
 
 def test_declared_hash(tmp_path):

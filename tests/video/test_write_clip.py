@@ -34,6 +34,7 @@ def test_the_same_frames_give_the_same_bytes(tmp_path):
     write_mp4(tmp_path / "c.mp4", frames[::-1], fps=1)
     assert (tmp_path / "c.mp4").read_bytes() != (tmp_path / "a.mp4").read_bytes()
     assert (tmp_path / "a.mp4").stat().st_size < 10_000
+    assert b"Lavf" not in (tmp_path / "a.mp4").read_bytes()  # the muxer's version is not in it
 
 
 def test_what_browsers_play(tmp_path):

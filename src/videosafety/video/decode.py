@@ -111,11 +111,11 @@ def _decode_needed(media: Media, packets: Packets, wanted: dict[int, int], keep:
         with media.container() as container:
             stream = media.video_stream(container)
             for frame in _feed(media, stream, packets, set(wanted)):
+                if frame.is_corrupt:
+                    return False  # chosen or not: later frames may refer to it
                 position = missing.pop(frame.pts, None) if frame.pts is not None else None
-                if position is not None and not frame.is_corrupt:
+                if position is not None:
                     keep(position, frame)
-                elif position is not None:
-                    return False
                 if not missing:
                     return True
     except MediaError as error:
