@@ -35,11 +35,12 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3, help="runs of each way; the best counts")
     options = parser.parse_args()
     rows: list[dict[str, object]] = []
+    ways = known_ways()
     with tempfile.TemporaryDirectory() as folder:
         made = [make_clip(Path(folder) / f"720p_gop{gop}.mp4", gop=gop, seconds=options.seconds) for gop in (60, 250)]
         print(f"{'case':24} {'way':16} {'CPU s':>8} {'wall s':>8} {'ratio':>6}  frames equal to ours")
         for clip in (*made, *options.clips):
-            rows += measure(clip, repeats=options.repeats)
+            rows += measure(clip, ways, repeats=options.repeats)
     if options.json:
         options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
@@ -125,7 +126,7 @@ def sample_clip_times(path: Path) -> tuple[float, ...]:
     return PLANS[path][1]
 
 
-def ways() -> dict[str, Callable[[Path], np.ndarray]]:
+def known_ways() -> dict[str, Callable[[Path], np.ndarray]]:
     """Every way that runs here."""
     known = {"ours": ours, "pyav sequential": pyav_sequential, "pyav seek": pyav_seek, "keyframes only": keyframes_only}
     try:
@@ -137,7 +138,7 @@ def ways() -> dict[str, Callable[[Path], np.ndarray]]:
     return {**known, "torchcodec": globals()["torchcodec"]}
 
 
-def measure(path: Path, *, repeats: int) -> list[dict[str, object]]:
+def measure(path: Path, ways: dict[str, Callable[[Path], np.ndarray]], *, repeats: int) -> list[dict[str, object]]:
     """Time every way on one clip; repeats are interleaved, so that a busy machine disturbs all alike."""
     plan = sample_clip(path, sampling=ONE_A_SECOND)
     assert plan.plan is not None
@@ -146,9 +147,8 @@ def measure(path: Path, *, repeats: int) -> list[dict[str, object]]:
     case = f"{path.stem} ({info.width_px}x{info.height_px}, {info.duration_s:.0f} s)"
     best: dict[str, tuple[float, float]] = {}
     equal: dict[str, str] = {}
-    available = ways()
     for _ in range(repeats):
-        for name, way in available.items():
+        for name, way in ways.items():
             cpu_s, wall_s = time.process_time(), time.perf_counter()
             frames = way(path)
             cpu_s, wall_s = time.process_time() - cpu_s, time.perf_counter() - wall_s

@@ -253,6 +253,17 @@ def test_damage_in_other_codecs(tmp_path):
         assert fault_of(sample_clip, path, sampling=ALL) is MediaFault.CORRUPT
 
 
+def test_picture_hashes_in_the_stream_are_checked(tmp_path):
+    path = tmp_path / "a.mp4"
+    options = {"x265-params": "log-level=none:hash=1"}
+    whole = encode(drift(20, height=192, width=256), codec="libx265", options=options)
+    path.write_bytes(whole)
+    assert len(sample_clip(path, sampling=ALL).frames) == 20
+    place = whole.index(b"mdat") + 4 + (whole.index(b"moov") - whole.index(b"mdat")) // 2
+    path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+    assert fault_of(sample_clip, path, sampling=ALL) is MediaFault.CORRUPT
+
+
 def test_a_single_flipped_byte_is_mostly_noticed(tmp_path):
     path = tmp_path / "a.mp4"
     whole = encode(drift(12, height=192, width=256), options={"crf": "14", "bf": "2"})

@@ -4,8 +4,8 @@ At each time k / fps the frame nearest in presentation time is taken (the earlie
 more than ``max_frames``, ``max_frames`` times are spread evenly from the first frame to the last. A frame is taken
 once, so a clip with fewer frames than asked for gives all it has; never fewer than one.
 
-A decoder notices most damage and then nothing of the file is used, but not all: H.264 has no checksums. Only a declared
-``sha256`` proves that the bytes are the right ones.
+Where a decoder notices damage, nothing of the file is used. H.264 and MPEG decoders notice most of it; H.265 only with
+picture hashes in the stream, VP9 hardly any. Only a declared ``sha256`` proves that the bytes are the right ones.
 
 Example:
     >>> clip = sample_clip("clips/a.mp4", sampling=Sampling(fps=1.0, max_frames=90, max_side_px=448))

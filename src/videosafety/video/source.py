@@ -115,7 +115,7 @@ class Media:
         if context is None:
             raise self.fault(MediaFault.CORRUPT, "its video codec is unknown", fix=REENCODE)
         stream.codec_context.thread_count = 1
-        stream.codec_context.options = {"err_detect": "explode", **self._bounds()}
+        stream.codec_context.options = {"err_detect": "crccheck+explode", **self._bounds()}
         return stream
 
     def _bounds(self) -> dict[str, str]:
