@@ -19,7 +19,7 @@ from typing import cast
 import numpy as np
 from av.container import InputContainer
 from av.video.frame import VideoFrame
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
@@ -38,8 +38,9 @@ from videosafety.video.timeline import (
 
 # At native size the plain converter (each chroma sample serves its 2x2 pixels) keeps flat colours; when scaling,
 # bicubic with exact rounding. Both give the same bytes on every run.
-FLAGS_NATIVE = int(Interpolation.BICUBIC) | int(Interpolation.BITEXACT)
-FLAGS_SCALED = FLAGS_NATIVE | int(Interpolation.ACCURATE_RND)
+SWS_BICUBIC, SWS_ACCURATE_RND, SWS_BITEXACT = 0x4, 0x40000, 0x80000  # libswscale/swscale.h; PyAV 17 has no names
+FLAGS_NATIVE = SWS_BICUBIC | SWS_BITEXACT
+FLAGS_SCALED = FLAGS_NATIVE | SWS_ACCURATE_RND
 
 Keep = Callable[[int, VideoFrame], None]  # (position among the chosen, frame)
 
