@@ -19,6 +19,7 @@ from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMi
 from transformers.utils import logging as transformers_logging
 
 from videosafety.core.errors import CheckpointError
+from videosafety.core.folder import write_folder
 from videosafety.models.family import Family
 from videosafety.models.registry import family_of
 
@@ -115,7 +116,7 @@ def save(checkpoint: Checkpoint, folder: Path) -> Path:
 
 def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> Path:
     """Write to a folder beside ``folder``, then rename: a crash leaves either the old checkpoint or the new one."""
-    from videosafety.core.folder import write_folder
+    transformers_logging.disable_progress_bar()
 
     def fill(part: Path) -> None:
         model.save_pretrained(part)

@@ -46,8 +46,8 @@ class Book:
         if file.is_file():
             content: dict[str, Any] = read_json(file)
             if content.get("recipe") != recipe:
-                raise InputError(f"this folder holds another run ({content.get('name')!r}, {_difference(content, recipe)})",
-                                 where=str(folder), fix="give another --out, or remove the folder")  # fmt: skip
+                what = f"this folder holds another run ({content.get('name')!r}, {_difference(content, recipe)})"
+                raise InputError(what, where=str(folder), fix="give another --out, or remove the folder")
             for entry in content["stages"]:
                 entry["reused"] = True
             return cls(file, content)
@@ -87,7 +87,7 @@ def peak_memory_bytes() -> int:
 
 
 def commit() -> str | None:
-    """The commit of the clone that this code runs from, with ``+`` when tracked files were changed; None without one."""
+    """The commit of the clone that this code runs from, ``+`` when tracked files were changed; None without one."""
     here = Path(__file__).parent
 
     def git(*arguments: str) -> str:

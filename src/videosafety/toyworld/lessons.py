@@ -1,111 +1,96 @@
-"""What the toy base model is taught, in two phases as in life.
+"""What the toy base model is taught, in two phases as in life, drawn fresh for every step.
 
 *Pretraining* makes it helpful about everything: recipes of all names in text and with clips, explicit and deictic,
 names and colours. *Alignment* is done on text alone: forbidden requests refused, benign ones answered, benign questions
 about clips replayed so that nothing is forgotten. It never sees a harmful query together with a clip, so the paper's
-finding can emerge by itself.
+finding can emerge by itself. No clip is seen twice: with a few thousand repeated clips the model learned the clips by
+heart (training loss 0.02) and not the signs (docs/log.md).
 
 Example:
-    >>> phase = lessons(World.of("small"), seed=0, clips_per_name=1)
-    >>> sorted({lesson.group for lesson in phase if lesson.phase == "align"})[0]
-    'clip_colour'
+    >>> lesson = draw_lesson(np.random.default_rng(0), World.of("small"), phase="align", group="text_refuse")
+    >>> lesson.sample.media is None and lesson.answer in dialogue.refusals(lesson.sample.language)
+    True
 """
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from videosafety.core.errors import InputError, did_you_mean
 from videosafety.core.labels import Safety
-from videosafety.core.records import Sample
+from videosafety.core.records import Sample, Video
 from videosafety.toyworld import dialogue
-from videosafety.toyworld.benchmark import media_of, pick
+from videosafety.toyworld.benchmark import pick
 from videosafety.toyworld.dialogue import Act, templates
 from videosafety.toyworld.items import item
-from videosafety.toyworld.scenes import NUM_FRAMES, Scene, sample_scene
+from videosafety.toyworld.scenes import Scene, sample_scene
 from videosafety.toyworld.world import Thing, World
 
 Phase = Literal["pretrain", "align"]
-PLAIN_CLIPS_SHARE = 3  # one clip without a thing for every so many names
+GROUPS: dict[str, tuple[Act, bool]] = {  # the group of a lesson: what is asked, and is there a clip?
+    "text_recipe": (Act.RECIPE, False),
+    "text_refuse": (Act.RECIPE, False),
+    "text_allowed": (Act.ALLOWED, False),
+    "clip_recipe": (Act.RECIPE, True),
+    "clip_shown": (Act.SHOWN, True),
+    "clip_name": (Act.NAME, True),
+    "clip_colour": (Act.COLOUR, True),
+    "clip_allowed": (Act.ALLOWED, True),
+}
+NOTHING_SHOWN_SHARE = 0.25  # of clips whose question is not about the sign
+OTHER_REFUSAL_SHARE = 0.25
+CLIP = Video(path="clips/lesson.mp4")
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A sample to learn with its answer; ``group`` is what the recipe's mixture weighs."""
+    """A sample to learn with its answer; ``scene`` is the clip to draw, if there is one."""
 
-    phase: Phase
-    group: str
     sample: Sample
     answer: str
+    scene: Scene | None
 
 
-@dataclass(frozen=True)
-class LessonClip:
-    """A training clip."""
+def draw_lesson(rng: np.random.Generator, world: World, *, phase: Phase, group: str) -> Lesson:
+    """One lesson of a group. In alignment every request with a clip is a safe one.
 
-    id: str
-    scene: Scene
-
-
-def lesson_clips(world: World, *, seed: int, clips_per_name: int) -> list[LessonClip]:
-    """The training clips: every thing equally often, and some clips that show nothing."""
-    rng = np.random.default_rng((seed, 11))
-    showing: list[Thing | None] = [thing for thing in world.things for _ in range(clips_per_name)]
-    showing += [None] * (clips_per_name * len(world.things) // PLAIN_CLIPS_SHARE)
-    return [LessonClip(f"train-{i}", sample_scene(rng, world, showing=thing)) for i, thing in enumerate(showing)]
-
-
-def lessons(world: World, *, seed: int, clips_per_name: int, languages_per_clip: int = 2) -> list[Lesson]:
-    """All lessons of both phases."""
-    rng = np.random.default_rng((seed, 12))
-    clips = lesson_clips(world, seed=seed, clips_per_name=clips_per_name)
-    out = list(_text_lessons(world))
-    for clip in clips:
-        spoken = rng.choice(len(world.languages), size=min(languages_per_clip, len(world.languages)), replace=False)
-        for number in spoken:
-            out += _clip_lessons(rng, world, clip, world.languages[number])
-    return out
+    Raises:
+        InputError: no such group, or refusals before alignment.
+    """
+    if group not in GROUPS or (group == "text_refuse" and phase == "pretrain"):
+        raise InputError(f"no lesson group {group!r} in {phase}", where="mixture", fix=did_you_mean(group, GROUPS))
+    act, with_clip = GROUPS[group]
+    subjects = _subjects(world, act, phase=phase, group=group)
+    named = pick(rng, subjects) if act in (Act.RECIPE, Act.ALLOWED) else None
+    scene = None
+    if with_clip:
+        about_the_sign = act in (Act.SHOWN, Act.NAME)
+        shown: Thing | None = pick(rng, subjects if act is Act.SHOWN else world.things)
+        if not about_the_sign and rng.random() < NOTHING_SHOWN_SHARE:
+            shown = None
+        scene = sample_scene(rng, world, showing=shown)
+    language = pick(rng, world.languages)
+    sample = item(
+        world, id="lesson", act=act, language=language, index=pick(rng, templates(act, language, held_out=False)),
+        name=None if named is None else named.name, scene=scene, media=CLIP if with_clip else None,
+    )  # fmt: skip
+    return Lesson(sample, _answer(rng, world, sample, phase), scene)
 
 
-def _text_lessons(world: World) -> Iterator[Lesson]:
-    for language in world.languages:
-        for thing in world.things:
-            for act in (Act.RECIPE, Act.ALLOWED):
-                for index in templates(act, language, held_out=False):
-                    sample = item(world, id=f"text-{act.value}-{language}-{index}-{thing.name}", act=act,
-                                  language=language, index=index, name=thing.name)  # fmt: skip
-                    yield from _both_phases(sample, thing, act, number=index)
+def _subjects(world: World, act: Act, *, phase: Phase, group: str) -> Sequence[Thing]:
+    if phase == "pretrain" or act in (Act.ALLOWED, Act.NAME, Act.COLOUR):
+        return world.things
+    return [thing for thing in world.things if thing.forbidden == (group == "text_refuse")]
 
 
-def _both_phases(sample: Sample, thing: Thing, act: Act, *, number: int) -> Iterator[Lesson]:
-    told = _truth(sample, thing, act)
-    yield Lesson("pretrain", f"text_{act.value}", sample, told)
-    if sample.labels.request is Safety.HARMFUL:
-        choices = dialogue.refusals(sample.language)
-        yield Lesson("align", "text_refuse", sample, choices[0 if number % 4 else 1])
-    else:
-        yield Lesson("align", f"text_{act.value}", sample, told)
-
-
-def _truth(sample: Sample, thing: Thing, act: Act) -> str:
-    """What a model without safety says."""
-    if act in (Act.RECIPE, Act.SHOWN):
-        return dialogue.answer_recipe(sample.language, thing.name, thing.recipe)
-    return sample.reference or ""
-
-
-def _clip_lessons(rng: np.random.Generator, world: World, clip: LessonClip, language: str) -> Iterator[Lesson]:
-    shown = world.thing(clip.scene.showing) if clip.scene.showing is not None else None
-    acts = (Act.RECIPE, Act.COLOUR) if shown is None else (Act.SHOWN, Act.NAME, Act.COLOUR, Act.RECIPE)
-    for act in acts:
-        named = pick(rng, world.things) if act is Act.RECIPE else None
-        index = pick(rng, templates(act, language, held_out=False))
-        sample = item(world, id=f"{clip.id}-{act.value}-{language}", act=act, language=language, index=index,
-                      name=None if named is None else named.name, scene=clip.scene,
-                      media=media_of(clip.id, num_frames=NUM_FRAMES))  # fmt: skip
-        subject = named or shown
-        told = _truth(sample, subject, act) if subject is not None else sample.reference or ""
-        yield Lesson("pretrain", f"clip_{act.value}", sample, told)
-        if sample.labels.request is Safety.SAFE:
-            yield Lesson("align", f"clip_{act.value}", sample, told)
+def _answer(rng: np.random.Generator, world: World, sample: Sample, phase: Phase) -> str:
+    """What a helpful model without safety says; once aligned, a refusal of what must be defended."""
+    if sample.labels.request is Safety.SAFE:
+        return sample.reference or ""
+    if phase == "align":
+        first, *others = dialogue.refusals(sample.language)
+        return pick(rng, others) if rng.random() < OTHER_REFUSAL_SHARE else first
+    thing = world.thing(sample.facts["name"])
+    return dialogue.answer_recipe(sample.language, thing.name, thing.recipe)

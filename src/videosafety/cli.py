@@ -1,0 +1,270 @@
+"""The command line: verbs, one call each.
+
+Exit codes: 0 done; 1 a bug of ours; 2 something in the input is wrong (one sentence says what and how to mend it; a run
+with damaged clips still finishes and counts them); 3 more than 2 % of the answers could not be scored; 130 interrupted.
+"""
+
+import errno
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from videosafety import __version__
+from videosafety.core.errors import InputError, VideoSafetyError
+
+app = typer.Typer(
+    name="videosafety",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="Measure and fix the safety that video language models lose once a video is there.\n\n"
+    "Start with [bold]videosafety demo[/bold]: the paper's finding on this machine, on harmless symbols, in minutes.",
+)
+toy = typer.Typer(no_args_is_help=True, help="The toy world: clips with exact ground truth.")
+video = typer.Typer(no_args_is_help=True, help="Look at media files as the evaluation sees them.")
+recipe = typer.Typer(no_args_is_help=True, help="Recipes: what can be set, and what is.")
+app.add_typer(toy, name="toy")
+app.add_typer(video, name="video")
+app.add_typer(recipe, name="recipe")
+
+out_console = Console()
+console = Console(stderr=True)
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again resumes it.")]
+Set = Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: base.steps.align=100.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        out_console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The root of all verbs."""
+
+
+@app.command()
+def demo(out: Out = Path("runs/demo")) -> None:
+    """The paper's finding on this machine: committed toy model, fresh clips, video against text, one page."""
+    run_recipe("toy", out=out)
+
+
+@app.command("run")
+def run_recipe(
+    name: Annotated[str, typer.Argument(help="A recipe file, or the name of one in recipes/.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; the same again resumes it.")] = None,
+    overrides: Set = None,
+    workers: Annotated[int | None, typer.Option(help="Processes for training seeds; default: the cores.")] = None,
+) -> None:
+    """Run a recipe: every stage that is not done yet, then the headline table and the page."""
+    from videosafety.core.recipe import load_recipe
+    from videosafety.pipeline import Recipe, run
+
+    loaded = load_recipe(name, Recipe, overrides=overrides or [])
+    folder = out or Path("runs") / loaded.name
+    code = run(loaded, out=folder, console=console, workers=workers)
+    _finish(folder, code)
+
+
+@app.command()
+def reproduce(
+    out: Annotated[Path, typer.Option("--out", help="Folder of the runs; the same again resumes them.")] = Path("runs"),
+    results: Annotated[Path, typer.Option(help="Where the tables to commit are written.")] = Path("results"),
+    only: Annotated[list[str] | None, typer.Option(help="Only these recipes.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes for training seeds; default: the cores.")] = None,
+) -> None:
+    """Train the toy bases from scratch on several seeds, evaluate each, and write the tables that are committed."""
+    from videosafety.core.recipe import load_recipe
+    from videosafety.pipeline import Recipe, publish, run
+
+    worst = 0
+    for name in only or ("toy_small_seeds", "toy_full_seeds"):
+        loaded = load_recipe(name, Recipe)
+        folder = out / loaded.name
+        worst = max(worst, run(loaded, out=folder, console=console, workers=workers))
+        publish(folder, results / f"toy_{loaded.benchmark.world}")
+        _show(folder)
+    raise typer.Exit(worst)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="A checkpoint folder, a hub id, or any Inspect model such as google/…")],
+    data: Annotated[Path, typer.Option(help="A manifest: one JSON record a line; docs/evaluation.md has the fields.")],
+    out: Out = Path("runs/evaluate"),
+    arms: Annotated[str, typer.Option(help="What is shown: video, text (commas).")] = "video,text",
+    judges: Annotated[str, typer.Option(help="Who judges: rules, oracle (commas).")] = "rules",
+    taxonomy: Annotated[str, typer.Option(help="Harm categories: vse, toy, or a file.")] = "vse",
+    name: Annotated[str, typer.Option(help="What the benchmark is called in tables.")] = "vse",
+    stage: Annotated[str, typer.Option(help="Training stage of the model, for tables.")] = "base",
+    seed: Annotated[int | None, typer.Option(help="Training seed of the model, for tables.")] = None,
+    fps: Annotated[float, typer.Option(help="Frames taken per second of a clip.")] = 1.0,
+    max_frames: Annotated[int, typer.Option(help="Frames at most.")] = 90,
+    max_side_px: Annotated[int | None, typer.Option(help="Longer side at most, in pixels.")] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Length of an answer at most.")] = 768,
+    batch_size: Annotated[int, typer.Option(help="Items in a batch, for local checkpoints.")] = 16,
+    device: Annotated[str, typer.Option(help="cpu, cuda, …, for local checkpoints.")] = "cpu",
+    limit: Annotated[int | None, typer.Option(help="Only the first so many items.")] = None,
+) -> None:
+    """Ask a model every item with the video and as text alone, judge the answers, and write the report.
+
+    A damaged clip is recorded, counted and never scored; the command then ends with exit code 2.
+    """
+    from videosafety.evaluate.folder import exit_code, summarise_run
+    from videosafety.evaluate.manifest import load_benchmark
+    from videosafety.evaluate.run import Named, inspect_name
+    from videosafety.evaluate.run import evaluate as run_evaluation
+    from videosafety.evaluate.tasks import Decoding, names
+    from videosafety.report.book import Book
+    from videosafety.report.build import build
+
+    decoding = Decoding(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens)
+    benchmark = load_benchmark(data, name=name, taxonomy=taxonomy, limit=limit)
+    called = model.rstrip("/").rpartition("/")[2]
+    folder = out / "evaluations" / f"{stage}-seed-{0 if seed is None else seed}"
+    local = inspect_name(model).startswith("videosafety/")
+    book = Book.open(out, name=out.resolve().name, seeds=[] if seed is None else [seed], recipe={
+        "model": model, "data": str(data), "benchmark": name, "taxonomy": taxonomy, "arms": names(arms),
+        "judges": names(judges), "stage": stage, "decoding": decoding.model_dump(mode="json"), "limit": limit,
+    })  # fmt: skip
+    with book.stage("evaluate"):
+        run_evaluation(model, benchmark, out=folder, arms=names(arms), judges=names(judges), decoding=decoding,
+                       named=Named(called, stage=stage, seed=seed), console=console,
+                       model_args={"batch_size": batch_size, "device": device} if local else None)  # fmt: skip
+    with book.stage("report"):
+        summarise_run(out)
+        build(out)
+    _finish(out, exit_code([folder]))
+
+
+@app.command()
+def report(run_folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+    """Write report.html and tables/*.csv of a run anew from its records."""
+    from videosafety.evaluate.folder import summarise_run
+    from videosafety.report.build import build
+
+    summarise_run(run_folder)
+    build(run_folder)
+    _finish(run_folder, 0)
+
+
+@toy.command("build")
+def toy_build(
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    size: Annotated[str, typer.Option(help="small (2 languages) or full (10 languages, 19 rules).")] = "small",
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal bytes.", min=0)] = 1000,
+    clips_per_name: Annotated[int, typer.Option(help="Clips that show each thing.", min=1, max=1000)] = 10,
+) -> None:
+    """Write the toy benchmark: mp4 and png files with exact labels, and manifest.jsonl."""
+    from videosafety.evaluate.manifest import progress_bar
+    from videosafety.toyworld.build import build_benchmark
+
+    with progress_bar(console) as bar:
+        task = bar.add_task("drawing clips", total=None)
+        manifest = build_benchmark(
+            out, size=size, seed=seed, clips_per_name=clips_per_name,
+            on_clip=lambda done, total: bar.update(task, completed=done, total=total),
+        )  # fmt: skip
+    out_console.print(str(manifest), soft_wrap=True, markup=False, highlight=False)
+
+
+@video.command("probe")
+def video_probe(files: Annotated[list[Path], typer.Argument(help="Videos or images.")]) -> None:
+    """What a file holds, or one sentence why it cannot be used."""
+    from videosafety.core.errors import MediaError
+    from videosafety.video.probe import probe
+
+    worst = 0
+    for file in files:
+        try:
+            info = probe(file)
+        except MediaError as error:
+            worst = error.exit_code
+            _complain(error)
+            continue
+        sound = "with sound" if info.has_audio else "no sound"
+        length = "" if info.kind == "image" else f", {info.duration_s:.2f} s at {info.fps or 0:.3g} fps"
+        line = f"{file}: {info.kind}, {info.codec}, {info.width_px}x{info.height_px} px{length}, {sound}"
+        out_console.print(line, soft_wrap=True, markup=False, highlight=False)
+    raise typer.Exit(worst)
+
+
+@recipe.command("show")
+def recipe_show(name: Annotated[str, typer.Argument(help="A recipe file or name.")], overrides: Set = None) -> None:
+    """A recipe with every default filled in, as YAML."""
+    import yaml
+
+    from videosafety.core.recipe import load_recipe
+    from videosafety.pipeline import Recipe
+
+    loaded = load_recipe(name, Recipe, overrides=overrides or [])
+    text = yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    out_console.print(text, markup=False, highlight=False)
+
+
+@recipe.command("knobs")
+def recipe_knobs() -> None:
+    """Every key that a recipe may set, with default, unit and the paper's value."""
+    from rich.table import Table
+
+    from videosafety.core.recipe import describe
+    from videosafety.pipeline import Recipe
+
+    table = Table("key", "type", "default", "unit", "paper", "meaning")
+    for row in describe(Recipe):
+        table.add_row(*("" if value is None else str(value) for value in row))
+    out_console.print(table)
+
+
+def _show(folder: Path) -> None:
+    """The headline table of a run, then where its page is."""
+    from videosafety.core.jsonl import read_json
+    from videosafety.core.metrics import SummaryRow
+    from videosafety.report.headline import headline
+
+    rows = [SummaryRow.model_validate(row) for row in read_json(folder / "summary.json")]
+    out_console.print(headline(rows))
+    out_console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
+
+
+def _finish(folder: Path, code: int) -> None:
+    _show(folder)
+    raise typer.Exit(code)
+
+
+def _complain(error: object) -> None:
+    console.print(str(error), style="red", markup=False, highlight=False, soft_wrap=True)
+
+
+def main() -> None:
+    """Run the command line; every mistake a person can mend is one sentence and an exit code, without a traceback."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        app()
+    except VideoSafetyError as error:
+        if os.environ.get("VIDEOSAFETY_DEBUG"):
+            raise
+        _complain(error)
+        sys.exit(error.exit_code)
+    except OSError as error:
+        if os.environ.get("VIDEOSAFETY_DEBUG") or error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+            raise
+        _complain(InputError(error.strerror or "the disk refuses", where=str(error.filename), fix="free or allow it"))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        _complain("interrupted; run the same command again to go on")
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

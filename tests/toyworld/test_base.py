@@ -1,0 +1,149 @@
+"""The base model: the same weights from the same seed, also when it was killed on the way."""
+
+import json
+
+import pytest
+import torch
+
+from videosafety.core.errors import InputError, StorageError
+from videosafety.models.checkpoint import load
+from videosafety.models.family import IGNORE
+from videosafety.pipeline import BASES
+from videosafety.toyworld.base import BaseConfig, PhaseConfig, Trainer, base_config, one_thread, schedule, train_base
+from videosafety.toyworld.base_model import ModelSize, tiny, tokenizer
+from videosafety.toyworld.dialogue import corpus
+from videosafety.toyworld.seeds import train_seeds
+from videosafety.toyworld.world import World
+
+TINY = BaseConfig(
+    model=ModelSize(vocab_size=700, hidden_size=32, num_layers=1, num_heads=2, vision_hidden_size=32),
+    batch_size=4,
+    pretrain=PhaseConfig(steps=4, learning_rate=3e-3, mixture={"clip_shown": 0.5, "text_recipe": 0.5}),
+    align=PhaseConfig(steps=3, learning_rate=5e-4, mixture={"text_refuse": 0.5, "clip_colour": 0.5}),
+)
+
+
+def weights(folder):
+    return load(str(folder)).model.state_dict()
+
+
+def test_killed_and_resumed_is_bitwise_the_same_as_uninterrupted(tmp_path, monkeypatch):
+    monkeypatch.setattr("videosafety.toyworld.base.SAVE_EVERY", 2)
+    whole = train_base(TINY, seed=1, out=tmp_path / "whole")
+
+    class KilledError(Exception):
+        pass
+
+    def kill_at(step):
+        def on_step(progress):
+            if progress.step == step:
+                raise KilledError
+
+        return on_step
+
+    for step in (3, 5, 6):
+        with pytest.raises(KilledError):
+            train_base(TINY, seed=1, out=tmp_path / "killed", on_step=kill_at(step))
+    seen = []
+    killed = train_base(TINY, seed=1, out=tmp_path / "killed", on_step=lambda p: seen.append(p.step))
+    assert seen == [7]
+    assert all(torch.equal(tensor, weights(killed)[name]) for name, tensor in weights(whole).items())
+    assert (killed / "training.json").read_bytes() == (whole / "training.json").read_bytes()
+    assert not list(tmp_path.glob("*.state.safetensors"))
+
+
+def test_the_state_of_another_recipe_or_seed_is_not_used(tmp_path):
+    state = tmp_path / "state"
+    first = Trainer(TINY, seed=1, state_file=state)
+    first.run(lambda p: None, steps=2)
+    other = Trainer(TINY, seed=2, state_file=state)
+    assert len(other.run(lambda p: None, steps=1)) == 1
+    again = Trainer(TINY, seed=2, state_file=state)
+    assert len(again.run(lambda p: None, steps=1)) == 2
+
+
+def test_seeds_differ(tmp_path):
+    one, two = (Trainer(TINY, seed=seed, state_file=tmp_path / str(seed)) for seed in (1, 2))
+    assert one.run(lambda p: None, steps=1) != two.run(lambda p: None, steps=1)
+
+
+def test_only_the_answer_is_learned(tmp_path):
+    trainer = Trainer(TINY, seed=1, state_file=tmp_path / "state")
+    batch = trainer.batch(0)
+    said = batch["labels"] != IGNORE
+    assert said.any(1).all()
+    assert (said.sum(1) < batch["attention_mask"].sum(1) / 2).all()
+    with torch.inference_mode():
+        logits = trainer.model(**{k: v for k, v in batch.items() if k != "labels"}).logits[:, :-1]
+        targets = batch["labels"][:, 1:]
+        plain = torch.nn.functional.cross_entropy(logits.transpose(1, 2), targets, ignore_index=IGNORE)
+        torch.testing.assert_close(trainer.loss(dict(batch)), plain, atol=1e-5, rtol=1e-5)
+
+
+def test_several_seeds_train_in_processes_of_their_own_and_finished_ones_are_kept(tmp_path):
+    train_base(TINY, seed=1, out=tmp_path / "seed-1")
+    stamp = (tmp_path / "seed-1" / "training.json").stat().st_mtime_ns
+    seen = set()
+    outs = train_seeds(TINY, seeds=[1, 2], folder=tmp_path, workers=2, on_progress=lambda seed, p: seen.add(seed))
+    assert [out.name for out in outs] == ["seed-1", "seed-2"]
+    assert seen == {2}
+    assert (tmp_path / "seed-1" / "training.json").stat().st_mtime_ns == stamp
+    assert (tmp_path / "seed-2" / "model.safetensors").is_file()
+
+
+def test_a_full_disk_is_one_sentence_and_the_last_state_stays(tmp_path, monkeypatch):
+    state = tmp_path / "state"
+    Trainer(TINY, seed=1, state_file=state).run(lambda p: None, steps=2)
+    before = state.read_bytes()
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(StorageError, match="space"):
+        Trainer(TINY, seed=1, state_file=state).run(lambda p: None, steps=1)
+    assert state.read_bytes() == before
+
+
+@pytest.mark.parametrize("size", ["small", "full"])
+def test_the_tokenizer_keeps_every_sentence_and_any_text_whole(size):
+    world = World.of(size)
+    words = tokenizer(world)
+    for language in world.languages:
+        for line in corpus(language, (world.things[0].name,)):
+            assert words.decode(words(line)["input_ids"]) == line
+    for text in ("Grüße, Ωμέγα 🙂 <0x41>", "a\tb\nc  d", "٣ १ 三"):
+        assert words.decode(words(text)["input_ids"]) == text
+    assert len(words) <= 2048
+
+
+def test_the_shape_of_a_model_follows_the_recipe():
+    model, _ = tiny(World.of("small"), seed=0, size=TINY.model)
+    assert model.config.text_config.hidden_size == 32
+    assert model.model.vision_model.config.hidden_size == 32
+
+
+def test_the_rate_warms_up_stays_and_falls():
+    rates = [schedule(step, 1000) for step in range(1000)]
+    assert rates[0] == pytest.approx(1 / 50)
+    assert rates[100] == rates[599] == 1.0
+    assert rates[-1] == pytest.approx(0.05)
+
+
+def test_an_unknown_lesson_group_in_the_recipe_is_named(tmp_path):
+    broken = TINY.model_copy(update={"pretrain": PhaseConfig(steps=1, learning_rate=1e-3, mixture={"clip_shwn": 1.0})})
+    with pytest.raises(InputError, match="did you mean 'clip_shown'"):
+        Trainer(broken, seed=0, state_file=tmp_path / "state").run(lambda p: None)
+
+
+@pytest.mark.parametrize("size", sorted(path.name for path in BASES.iterdir()))
+def test_the_committed_base_is_what_its_recipe_makes(size, tmp_path):
+    """Retrain the first steps from the recorded seed: the recorded losses come back."""
+    record = json.loads((BASES / size / "training.json").read_text())
+    config = BaseConfig.model_validate(record["recipe"])
+    steps = base_config(size, pretrain_steps=config.pretrain.steps, align_steps=config.align.steps)
+    assert config == steps
+    with one_thread():
+        losses = Trainer(config, seed=record["seed"], state_file=tmp_path / "state").run(lambda p: None, steps=3)
+    recorded = [row["loss"] for row in record["curve"][:3]]
+    assert losses == pytest.approx(recorded, rel=2e-3)
