@@ -26,7 +26,7 @@ from inspect_ai.util import materialize_media
 
 from videosafety.core.errors import MediaFault, VideoSafetyError
 from videosafety.core.records import Record, Response, Sample, StopReason
-from videosafety.evaluate.keep import Keep, KeptAnswer
+from videosafety.evaluate.keep import Answer, Keep
 from videosafety.video.plan import FramePlan, Sampling
 
 PROVIDER = "videosafety"  # the local provider, and our part of a message's and an output's metadata
@@ -63,26 +63,25 @@ class Said(Record):
     num_tokens: int | None = None
     plan: FramePlan | None = None
     fault: str | None = None
+    detail: str | None = None
 
 
 @solver
 def ask(keep: Keep | None = None, on_answer: Callable[[], None] | None = None) -> Solver:
-    """Answer one item: from what was kept, or by the model. The response goes to ``state.metadata["response"]``."""
+    """Answer one item: from what was kept, or by the model. The ``Answer`` goes to ``state.metadata["answer"]``."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         asked = Asked.model_validate(state.metadata["asked"])
-        model = str(state.model)
-        kept = keep.get(asked.key) if keep is not None else None
+        answer = keep.get(asked.key) if keep is not None else None
         if asked.fault is not None:
-            kept = KeptAnswer(key=asked.key, response=_faulted(asked, model, asked.fault))
-        if kept is None:
-            kept = await _answer(state, generate, asked, model)
-            if keep is not None and kept.response.fault is None:
-                keep.put(kept)
+            answer = _answer(asked, state, "", Said(stop_reason=StopReason.FAULT, fault=asked.fault))
+        if answer is None:
+            answer = _answer(asked, state, *await _generated(state, generate))
+            if keep is not None and answer.response.fault is None:
+                keep.put(answer)
         else:
-            state.output = ModelOutput.from_content(model, kept.response.text)
-        state.metadata["response"] = kept.response.model_dump(mode="json")
-        state.metadata["plan"] = kept.plan.model_dump(mode="json") if kept.plan is not None else None
+            state.output = ModelOutput.from_content(str(state.model), answer.response.text)
+        state.metadata["answer"] = answer.model_dump(mode="json")
         if on_answer is not None:
             on_answer()
         return state
@@ -90,47 +89,41 @@ def ask(keep: Keep | None = None, on_answer: Callable[[], None] | None = None) -
     return solve
 
 
-async def _answer(state: TaskState, generate: Generate, asked: Asked, model: str) -> KeptAnswer:
-    by_path = getattr(get_model().api, "takes_media_paths", False)
+async def _generated(state: TaskState, generate: Generate) -> tuple[str, Said]:
+    """What the model said, or the fault of media or transport why it said nothing."""
+    ours = getattr(get_model().api, "takes_media_paths", False)
     try:
-        if not by_path:
+        if not ours:
             state.messages = [await _with_media(message) for message in state.messages]
     except OSError as error:
-        return KeptAnswer(key=asked.key, response=_faulted(asked, model, f"media:{_media_fault(error)}"))
+        fault = MediaFault.MISSING if isinstance(error, FileNotFoundError) else MediaFault.UNREADABLE
+        return "", Said(stop_reason=StopReason.FAULT, fault=f"media:{fault}", detail="the file cannot be read")
     try:
         output = (await generate(state)).output
     except VideoSafetyError:
         raise
-    except Exception as error:  # a hosted model may fail in any way; in ours it is a bug
-        if by_path:
+    except Exception as error:  # a hosted model may fail in any way; in ours it is a bug and must be seen
+        if ours:
             raise
-        return KeptAnswer(key=asked.key, response=_faulted(asked, model, f"transport:{type(error).__name__}"))
-    said = _said(output)
-    if said.fault is not None:
-        return KeptAnswer(key=asked.key, response=_faulted(asked, model, said.fault))
-    response = Response(sample_id=asked.sample.id, arm=asked.arm, model=model, text=output.completion,
-                        stop_reason=said.stop_reason, num_tokens=said.num_tokens)  # fmt: skip
-    return KeptAnswer(key=asked.key, response=response, plan=said.plan)
+        return "", Said(stop_reason=StopReason.FAULT, fault=f"transport:{type(error).__name__}")
+    if output.empty:
+        return "", Said(stop_reason=StopReason.FAULT, fault="transport:empty_reply")
+    return output.completion, _said(output)
 
 
 def _said(output: ModelOutput) -> Said:
-    ours = (output.metadata or {}).get(PROVIDER)
-    if ours is not None:
-        return Said.model_validate(ours)
-    if output.empty:
-        return Said(stop_reason=StopReason.FAULT, fault="transport:empty_reply")
+    told = (output.metadata or {}).get(PROVIDER)
+    if told is not None:
+        return Said.model_validate(told)
     cut = output.stop_reason in ("max_tokens", "model_length")
     num_tokens = output.usage.output_tokens if output.usage is not None else None
     return Said(stop_reason=StopReason.LENGTH if cut else StopReason.STOP, num_tokens=num_tokens)
 
 
-def _faulted(asked: Asked, model: str, fault: str) -> Response:
-    return Response(sample_id=asked.sample.id, arm=asked.arm, model=model, text="", stop_reason=StopReason.FAULT,
-                    fault=fault)  # fmt: skip
-
-
-def _media_fault(error: OSError) -> MediaFault:
-    return MediaFault.MISSING if isinstance(error, FileNotFoundError) else MediaFault.UNREADABLE
+def _answer(asked: Asked, state: TaskState, text: str, said: Said) -> Answer:
+    response = Response(sample_id=asked.sample.id, arm=asked.arm, model=str(state.model), text=text,
+                        stop_reason=said.stop_reason, num_tokens=said.num_tokens, fault=said.fault)  # fmt: skip
+    return Answer(key=asked.key, response=response, plan=said.plan, detail=said.detail)
 
 
 def user_message(shown: Sample, *, root: Path, sampling: Sampling) -> ChatMessageUser:

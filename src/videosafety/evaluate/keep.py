@@ -6,7 +6,7 @@ So each answer has a key over all of these, and the folder has an identity; a fo
 
 Example:
     >>> with Keep(Path("runs/a/evaluations/toy/work")) as keep:
-    ...     keep.put(KeptAnswer(key=key, response=response))
+    ...     keep.put(Answer(key=key, response=response))
 """
 
 import hashlib
@@ -21,12 +21,13 @@ from videosafety.core.store import Journal, write_json
 from videosafety.video.plan import FramePlan
 
 
-class KeptAnswer(Record):
-    """A finished answer, the frame plan that it was given on, and the key of all that decided it."""
+class Answer(Record):
+    """A response, the frame plan that it was given on, and the key of all that decided it; ``detail`` of a fault."""
 
     key: str
     response: Response
     plan: FramePlan | None = None
+    detail: str | None = None
 
 
 def key_of(**parts: object) -> str:
@@ -40,16 +41,16 @@ class Keep:
     def __init__(self, folder: Path) -> None:
         self._journal = Journal(folder / "answers.jsonl")
         self._journal.open()
-        self._answers = {kept.key: kept for kept in self._journal.read(KeptAnswer)}
+        self._answers = {kept.key: kept for kept in self._journal.read(Answer)}
 
     def __len__(self) -> int:
         return len(self._answers)
 
-    def get(self, key: str) -> KeptAnswer | None:
+    def get(self, key: str) -> Answer | None:
         """The finished answer of this key."""
         return self._answers.get(key)
 
-    def put(self, answer: KeptAnswer) -> None:
+    def put(self, answer: Answer) -> None:
         """Write an answer to the disk; it is safe when this returns."""
         self._journal.append(answer)
         self._answers[answer.key] = answer

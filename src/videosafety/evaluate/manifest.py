@@ -126,19 +126,24 @@ def survey(benchmark: Benchmark, *, console: Console | None = None) -> dict[str,
     states = {
         sample.id: _state(sample, faults[sample.media]) for sample in benchmark.samples if sample.media is not None
     }
-    damaged = [state for state in states.values() if state.state == "damaged"]
-    if damaged and len(damaged) == len(benchmark.samples):
-        raise InputError(f"no item can be used: all {len(damaged)} have damaged media, such as {damaged[0].detail}",
+    bad = [state for state in states.values() if state.state == "damaged"]
+    if bad and len(bad) == len(benchmark.samples):
+        raise InputError(f"no item can be used: all {len(bad)} have damaged media, such as {bad[0].detail}",
                          where=str(benchmark.root), fix="check the media folder")  # fmt: skip
     return states
 
 
 def _state(sample: Sample, error: MediaError | None) -> MediaState:
     """The state of an item; its detail names the file as the manifest does, so that it reads alike on any machine."""
-    if error is None or sample.media is None:
+    if error is None:
         return MediaState(sample_id=sample.id, state="ok")
-    detail = str(MediaError(error.what, fault=error.fault, where=sample.media.path, fix=error.fix))
-    return MediaState(sample_id=sample.id, state="damaged", fault=error.fault, detail=detail)
+    return damaged(sample, error.fault, str(InputError(error.what, fix=error.fix)))
+
+
+def damaged(sample: Sample, fault: MediaFault, detail: str) -> MediaState:
+    """The state of an item with damaged media."""
+    path = sample.media.path if sample.media is not None else "no media"
+    return MediaState(sample_id=sample.id, state="damaged", fault=fault, detail=f"{path}: {detail}")
 
 
 def _probe_all(media: list[Media], *, root: Path, console: Console | None) -> dict[Media, MediaError | None]:

@@ -116,10 +116,10 @@ class LocalVideoModel(ModelAPI):
             raise InputError("the local provider is greedy and takes no tools", fix="set temperature to 0")
         try:
             conversation, plan, num_bytes = await self._decoded(input)
-        except MediaError as error:
-            return self._output("", Said(stop_reason=StopReason.FAULT, fault=f"media:{error.fault}"))
-        except InputError:
-            return self._output("", Said(stop_reason=StopReason.FAULT, fault="input:refused"))
+        except InputError as error:
+            fault = f"media:{error.fault}" if isinstance(error, MediaError) else "input:refused"
+            detail = str(InputError(error.what, fix=error.fix))
+            return self._output("", Said(stop_reason=StopReason.FAULT, fault=fault, detail=detail))
         waiting = _Waiting(conversation, config.max_tokens or MAX_NEW_TOKENS, num_bytes)
         answer = await self._answered(waiting)
         said = Said(stop_reason=answer.stop_reason, num_tokens=answer.num_tokens, plan=plan)

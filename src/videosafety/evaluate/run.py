@@ -14,7 +14,8 @@ Example:
 import logging
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -26,16 +27,17 @@ from inspect_ai.log import EvalLog
 from inspect_ai.model import Model, get_model
 from rich.console import Console
 
-from videosafety.core.errors import InputError, VideoSafetyError
-from videosafety.core.records import Response, Verdict
+from videosafety.core.errors import InputError, MediaFault, VideoSafetyError
+from videosafety.core.records import Outcome, Response, StopReason, Verdict
 from videosafety.evaluate.arms import ARMS
+from videosafety.evaluate.arms import get as get_arm
 from videosafety.evaluate.asking import PROVIDER, Asked
-from videosafety.evaluate.folder import WORK, Answered, EvaluationInfo, ShownItem, write_folder
-from videosafety.evaluate.keep import Keep, claim, key_of
-from videosafety.evaluate.manifest import Benchmark, MediaState, load_benchmark, progress_bar, survey
+from videosafety.evaluate.folder import MEDIA_FAULT, WORK, Answered, EvaluationInfo, ShownItem, write_folder
+from videosafety.evaluate.keep import Answer, Keep, claim, key_of
+from videosafety.evaluate.manifest import Benchmark, MediaState, damaged, load_benchmark, progress_bar, survey
 from videosafety.evaluate.tasks import Decoding, build_task
 from videosafety.judges import registry as judges_registry
-from videosafety.judges.card import card
+from videosafety.judges.card import JudgeCard, card
 
 PACKAGES = ("videosafety", "inspect-ai", "torch", "transformers", "av")
 
@@ -86,21 +88,20 @@ def evaluate(
     console = console or Console(stderr=True)
     benchmark = data if isinstance(data, Benchmark) else load_benchmark(data)
     applied = applicable(benchmark, arms, decoding)
+    cards = tuple(card(judges_registry.get(name)) for name in dict.fromkeys(judges))
     media = survey(benchmark, console=console)
-    for state in media.values():
-        if state.state == "damaged":
-            console.print(f"{state.sample_id}: not scored, {state.detail}", markup=False, soft_wrap=True)
-    one = model if isinstance(model, Model) else get_model(inspect_name(model), memoize=False, **(model_args or {}))
+    one = model if isinstance(model, Model) else load_model(model, **(model_args or {}))
     named = named or Named(str(one).rstrip("/").rpartition("/")[2])
     fingerprint = str(getattr(one.api, "fingerprint", key_of(model=str(one))))
     work = out / WORK
     claim(work, {"model": fingerprint, "benchmark": key_of(name=benchmark.name, rows=benchmark.sha256),
                  "decoding": key_of(decoding=decoding.model_dump(mode="json"))})  # fmt: skip
     with Keep(work) as keep:
-        tasks = _Tasks(benchmark, tuple(judges), decoding, media, keep, fingerprint)
+        tasks = _Tasks(benchmark, tuple(c.name for c in cards), decoding, media, keep, fingerprint)
         logs = _run(one, tasks, arms=applied, work=work, console=console)
     answered = _collect(logs, benchmark, media=media, model=named.model)
-    write_folder(out, _info(one, tasks, arms=applied, named=named, out=out), answered)
+    _say(answered, console)
+    write_folder(out, _info(one, tasks, arms=applied, cards=cards, named=named, out=out), answered)
     return out
 
 
@@ -110,28 +111,35 @@ def applicable(benchmark: Benchmark, arms: Sequence[str], decoding: Decoding) ->
     Raises:
         InputError: an unknown arm, or none applies.
     """
-    from videosafety.evaluate.arms import get
-
-    asked = [get(name) for name in dict.fromkeys(arms)]
+    asked = [get_arm(name) for name in dict.fromkeys(arms)]
     found = tuple(arm.name for arm in asked if any(arm.show(s, decoding.sampling) for s in benchmark.samples))
     if not found:
         raise InputError(f"no arm of {', '.join(arms)} applies to any item", fix=f"use another of {', '.join(ARMS)}")
     return found
 
 
-def inspect_name(model: str) -> str:
-    """A folder or hub id as ``videosafety/…``; a name that starts with one of Inspect's providers stays as it is.
+def load_model(name: str, **model_args: Any) -> Model:
+    """A checkpoint folder or hub id by our provider, or a model of another provider of Inspect.
 
-    A hub id whose owner is called like a provider (``google/…``) needs the prefix ``videosafety/``.
+    A name that starts like a provider is that provider's: a hub id ``google/…`` needs the prefix ``videosafety/``.
+
+    Raises:
+        CheckpointError, DependencyError: the checkpoint does not load; a package is missing.
+        InputError: the other provider refuses.
     """
-    from inspect_ai._util.entrypoints import ensure_entry_points
-    from inspect_ai._util.registry import registry_find, registry_unqualified_name
-
-    if Path(model).is_dir() or model.startswith(("/", ".", "~")):
-        return f"{PROVIDER}/{Path(model).expanduser()}"
-    ensure_entry_points()
-    providers = {registry_unqualified_name(info) for info in registry_find(lambda info: info.type == "modelapi")}
-    return model if model.partition("/")[0] in providers else f"{PROVIDER}/{model}"
+    local = f"{PROVIDER}/{name}"
+    if Path(name).is_dir() or name.startswith(("/", ".")):
+        return get_model(local, memoize=False, **model_args)
+    try:
+        return get_model(name, memoize=False, **model_args)
+    except VideoSafetyError:
+        raise
+    except Exception as error:
+        if "not recognized" in str(error) or "/" not in name:
+            return get_model(local, memoize=False, **model_args)
+        reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
+        raise InputError(f"the model does not load ({type(error).__name__}: {reason})", where=name,
+                         fix="give a checkpoint folder, a hub id or a model that Inspect knows") from error  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -145,7 +153,7 @@ class _Tasks:
     keep: Keep
     fingerprint: str
 
-    def build(self, arm: str, on_answer: Any) -> Task:
+    def build(self, arm: str, on_answer: Callable[[], None]) -> Task:
         return build_task(self.benchmark, arm=arm, judges=self.judges, decoding=self.decoding, media=self.media,
                           keep=self.keep, fingerprint=self.fingerprint, on_answer=on_answer)  # fmt: skip
 
@@ -174,22 +182,49 @@ def _run(model: Model, tasks: _Tasks, *, arms: Sequence[str], work: Path, consol
 
 
 def _collect(logs: Sequence[EvalLog], benchmark: Benchmark, *, media: Mapping[str, MediaState], model: str) -> Answered:
-    shown: list[ShownItem] = []
-    responses: list[Response] = []
-    verdicts: list[Verdict] = []
-    for log in logs:
-        for sample in log.samples or []:
-            asked = Asked.model_validate(sample.metadata["asked"])
-            response = Response.model_validate(sample.metadata["response"] | {"model": model})
-            responses.append(response)
-            shown.append(ShownItem(sample_id=asked.sample.id, arm=asked.arm, labels=asked.shown.labels,
-                                   plan=sample.metadata["plan"]))  # fmt: skip
-            scores = (sample.scores or {}).values()
-            verdicts += [Verdict.model_validate((score.metadata or {})["verdict"]) for score in scores]
-    return Answered(benchmark.samples, tuple(shown), tuple(responses), tuple(verdicts), tuple(media.values()))
+    """All results out of Inspect's logs. Damage that only decoding found counts for its item in every arm."""
+    samples = [(Asked.model_validate(s.metadata["asked"]), Answer.model_validate(s.metadata["answer"]), s.scores or {})
+               for log in logs for s in log.samples or []]  # fmt: skip
+    states = dict(media)
+    for asked, answer, _ in samples:
+        if (fault := _media_fault(answer.response)) is not None and states[asked.sample.id].state == "ok":
+            states[asked.sample.id] = damaged(asked.sample, fault, answer.detail or "cannot be used")
+    shown, responses, verdicts = [], list[Response](), list[Verdict]()
+    for asked, answer, scores in samples:
+        state = states.get(asked.sample.id)
+        changes: dict[str, object] = {"model": model}
+        judged = [Verdict.model_validate((score.metadata or {})["verdict"]) for score in scores.values()]
+        if state is not None and state.state == "damaged":
+            reason = f"{MEDIA_FAULT}{state.fault}"
+            changes |= {"text": "", "stop_reason": StopReason.FAULT, "num_tokens": None, "fault": reason}
+            judged = [v.model_copy(update={"outcome": Outcome.UNSCORED, "reason": reason}) for v in judged]
+        responses.append(answer.response.model_copy(update=changes))
+        verdicts += judged
+        shown.append(ShownItem(sample_id=asked.sample.id, arm=asked.arm, labels=asked.shown.labels, plan=answer.plan))
+    return Answered(benchmark.samples, tuple(shown), tuple(responses), tuple(verdicts), tuple(states.values()))
 
 
-def _info(model: Model, tasks: _Tasks, *, arms: Sequence[str], named: Named, out: Path) -> EvaluationInfo:
+def _media_fault(response: Response) -> MediaFault | None:
+    fault = response.fault or ""
+    return MediaFault(fault.removeprefix(MEDIA_FAULT)) if fault.startswith(MEDIA_FAULT) else None
+
+
+def _say(answered: Answered, console: Console) -> None:
+    """One sentence for every damaged item, and one for everything else that could not be scored."""
+    for state in answered.media:
+        if state.state == "damaged":
+            console.print(f"{state.sample_id}: not scored, {state.detail}", markup=False, soft_wrap=True)
+    unscored = [v.reason for v in answered.verdicts if v.outcome is Outcome.UNSCORED]
+    reasons = Counter(reason for reason in unscored if not reason.startswith(MEDIA_FAULT))
+    if reasons:
+        listed = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
+        console.print(f"{reasons.total()} of {len(answered.verdicts)} verdicts could not be given: {listed}",
+                      markup=False, soft_wrap=True)  # fmt: skip
+
+
+def _info(
+    model: Model, tasks: _Tasks, *, arms: Sequence[str], cards: tuple[JudgeCard, ...], named: Named, out: Path
+) -> EvaluationInfo:
     run_folder = out.resolve().parent.parent
     return EvaluationInfo(
         model=named.model,
@@ -200,7 +235,7 @@ def _info(model: Model, tasks: _Tasks, *, arms: Sequence[str], named: Named, out
         benchmark=tasks.benchmark.name,
         benchmark_sha256=tasks.benchmark.sha256,
         arms=tuple(arms),
-        judges=tuple(card(judges_registry.get(name)) for name in tasks.judges),
+        judges=cards,
         decoding=tasks.decoding.model_dump(mode="json") | {"temperature": 0, "system_prompt": None, "sound": "dropped"},
         media_root=os.path.relpath(tasks.benchmark.root, run_folder),
         notice=named.notice,

@@ -12,10 +12,11 @@ from inspect_ai.solver import TaskState
 
 from videosafety.core.metrics import Metric as Rate
 from videosafety.core.metrics import find, summarise
-from videosafety.core.records import Outcome, Response
+from videosafety.core.records import Outcome
 from videosafety.core.scored import ScoredItem
 from videosafety.evaluate.asking import Asked
 from videosafety.evaluate.folder import scored_item
+from videosafety.evaluate.keep import Answer
 from videosafety.judges import registry
 from videosafety.judges.base import Measures, judge_response
 
@@ -34,7 +35,7 @@ def judge_scorer(name: str, *, benchmark: str) -> Scorer:
     def judged() -> Scorer:
         async def score(state: TaskState, target: Target) -> Score:
             asked = Asked.model_validate(state.metadata["asked"])
-            response = Response.model_validate(state.metadata["response"])
+            response = Answer.model_validate(state.metadata["answer"]).response
             verdict = judge_response(judge, asked.shown, response)
             item = scored_item(asked.sample, asked.shown.labels, verdict, benchmark=benchmark)
             told = {"verdict": verdict.model_dump(mode="json"), "item": item.model_dump(mode="json")}

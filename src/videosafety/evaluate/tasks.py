@@ -27,6 +27,8 @@ from videosafety.evaluate.folder import MEDIA_FAULT
 from videosafety.evaluate.keep import Keep, key_of
 from videosafety.evaluate.manifest import Benchmark, MediaState, load_benchmark, survey
 from videosafety.evaluate.scorer import judge_scorer
+from videosafety.toyworld import oracle  # noqa: F401 - the toy oracle registers itself as a judge
+from videosafety.toyworld.build import EVALUATION_SEED, MANIFEST, build_benchmark
 from videosafety.video.plan import Sampling
 
 
@@ -65,7 +67,7 @@ def vse(
 @task
 def toy(
     size: str = "small",
-    seed: int = 0,
+    seed: int = EVALUATION_SEED,
     arm: str = "video",
     judges: str | list[str] = "oracle",
     data: str | None = None,
@@ -94,11 +96,9 @@ def names(given: str | Sequence[str]) -> tuple[str, ...]:
 
 def toy_manifest(size: str, *, seed: int) -> Path:
     """The manifest of the toy benchmark in the user's cache folder; builds it the first time."""
-    from videosafety.toyworld.build import build_benchmark
-
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "videosafety" / f"toy-{size}-{seed}"
-    manifest = folder / "manifest.jsonl"
+    manifest = folder / MANIFEST
     return manifest if manifest.exists() else build_benchmark(folder, size=size, seed=seed)
 
 
@@ -128,7 +128,6 @@ def build_task(
     Raises:
         InputError: unknown arm or judge, or the arm applies to no item.
     """
-    load_oracle(judges)
     shown = [(sample, arms.get(arm).show(sample, decoding.sampling)) for sample in benchmark.samples]
     asked = [
         _inspect_sample(sample, one, arm=arm, root=benchmark.root, state=media.get(sample.id), decoding=decoding,
@@ -146,12 +145,6 @@ def build_task(
         config=GenerateConfig(temperature=0, max_tokens=decoding.max_new_tokens),
         metadata={"arm": arm, "decoding": decoding.model_dump(mode="json")},
     )
-
-
-def load_oracle(judges: Sequence[str]) -> None:
-    """The toy oracle registers itself when its module is imported; that is here, and only when it is asked for."""
-    if "oracle" in judges:
-        import videosafety.toyworld.oracle  # noqa: F401
 
 
 def _inspect_sample(

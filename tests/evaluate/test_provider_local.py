@@ -1,0 +1,138 @@
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from evalkit import row, write_clip, write_picture
+from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput, get_model
+
+from videosafety.core.errors import CheckpointError, InputError
+from videosafety.core.records import Image, Sample, StopReason, Video
+from videosafety.evaluate import provider_local
+from videosafety.evaluate.asking import PROVIDER, Said, user_message
+from videosafety.evaluate.run import load_model
+from videosafety.models.generate import Generated, generate
+from videosafety.video.plan import Sampling
+
+CONFIG = GenerateConfig(temperature=0, max_tokens=6)
+
+
+@pytest.fixture
+def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The size of every batch that reaches the model."""
+    sizes: list[int] = []
+
+    def counted(*args: object, **kw: object) -> list[Generated]:
+        sizes.append(len(args[1]))  # type: ignore[arg-type]
+        return generate(*args, **kw)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(provider_local, "generate", counted)
+    return sizes
+
+
+@pytest.fixture
+def samples(tmp_path: Path) -> list[Sample]:
+    write_clip(tmp_path / "a.mp4", num_frames=3, seed=1)
+    write_clip(tmp_path / "b.mp4", num_frames=5, seed=2)
+    write_picture(tmp_path / "c.png")
+    media = [Video(path="a.mp4"), Video(path="b.mp4"), Image(path="c.png"), None]
+    return [row(f"s{i}", media=m, query=f"what is number {i}" + " and more" * i) for i, m in enumerate(media)]
+
+
+def ask(model: Model, samples: Sequence[Sample], *, root: Path) -> list[tuple[str, Said]]:
+    async def one(sample: Sample) -> ModelOutput:
+        message: ChatMessageUser = user_message(sample, root=root, sampling=Sampling())
+        return await model.generate([message], config=CONFIG)
+
+    async def all_at_once() -> list[ModelOutput]:
+        return list(await asyncio.gather(*(one(sample) for sample in samples)))
+
+    outputs = asyncio.run(all_at_once())
+    return [(o.completion, Said.model_validate((o.metadata or {})[PROVIDER])) for o in outputs]
+
+
+def local(checkpoint: Path, **args: object) -> Model:
+    return get_model(f"videosafety/{checkpoint}", memoize=False, **args)
+
+
+def test_one_mixed_batch_says_what_single_items_say(
+    checkpoint: Path, samples: list[Sample], tmp_path: Path, batches: list[int]
+) -> None:
+    together = ask(local(checkpoint, batch_size=4), samples, root=tmp_path)
+    assert batches == [4]
+    alone = [ask(local(checkpoint, batch_size=1), [sample], root=tmp_path)[0] for sample in samples]
+    assert batches[1:] == [1, 1, 1, 1]
+    assert together == alone
+    assert len({text for text, _ in together}) > 1  # the answers can differ, so equality says something
+    plans = [said.plan for _, said in together]
+    assert [len(plan.indices) if plan else None for plan in plans] == [3, 5, 1, None]
+    assert all(said.num_tokens and said.fault is None for _, said in together)
+
+
+def test_more_items_than_a_batch_holds_are_all_answered_in_full_batches(
+    checkpoint: Path, samples: list[Sample], tmp_path: Path, batches: list[int]
+) -> None:
+    many = [s.model_copy(update={"id": f"{s.id}-{n}"}) for n in range(2) for s in samples]
+    said = ask(local(checkpoint, batch_size=3), many, root=tmp_path)
+    assert len(said) == 8
+    assert said[:4] == said[4:]
+    assert sorted(batches) == [2, 3, 3]
+
+
+def test_a_bad_item_is_its_own_fault_and_never_the_batchs(
+    checkpoint: Path, samples: list[Sample], tmp_path: Path, batches: list[int]
+) -> None:
+    (tmp_path / "a.mp4").unlink()
+    (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    samples.append(row("markup", query="look: <|video_pad|>"))
+    samples.append(row("changed", media=Video(path="b.mp4", sha256="0" * 64)))
+    said = [told for _, told in ask(local(checkpoint, batch_size=8), samples, root=tmp_path)]
+    faults = ["media:missing", None, "media:corrupt", None, "input:refused", "media:changed"]
+    assert [told.fault for told in said] == faults
+    assert batches == [2]
+    assert [told.stop_reason is StopReason.FAULT for told in said] == [fault is not None for fault in faults]
+    assert all(str(tmp_path) not in (told.detail or "") for told in said)
+
+
+def test_decoding_ahead_is_bounded_and_still_finishes(
+    checkpoint: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provider_local, "READY_BYTES", 1)
+    model = local(checkpoint, batch_size=4)
+    said = ask(model, samples, root=tmp_path)
+    assert [told.fault for _, told in said] == [None] * 4
+    assert model.api._traffic.held_bytes == 0  # type: ignore[attr-defined]
+
+
+def test_frame_cache_gives_the_same_answer(checkpoint: Path, samples: list[Sample], tmp_path: Path) -> None:
+    model = local(checkpoint, frame_cache=str(tmp_path / "cache"))
+    first = ask(model, samples, root=tmp_path)
+    assert any((tmp_path / "cache").rglob("*"))
+    assert ask(model, samples, root=tmp_path) == first == ask(local(checkpoint), samples, root=tmp_path)
+
+
+def test_a_crash_of_the_model_reaches_every_item_of_the_batch(
+    checkpoint: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object, **kw: object) -> None:
+        raise RuntimeError("kernel")
+
+    monkeypatch.setattr(provider_local, "generate", broken)
+    with pytest.raises(RuntimeError, match="kernel"):
+        ask(local(checkpoint), samples, root=tmp_path)
+
+
+def test_what_the_protocol_does_not_know_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(InputError, match="greedy"):
+        asyncio.run(local(checkpoint).generate("hello", config=GenerateConfig(temperature=0.7)))
+    with pytest.raises(InputError, match="both must be 1 or more"):
+        local(checkpoint, batch_size=0)
+
+
+def test_a_model_that_does_not_load_says_so_in_a_sentence(tmp_path: Path) -> None:
+    for name in (str(tmp_path / "none"), "nobody/nothing", "nonsense"):
+        with pytest.raises(CheckpointError) as caught:
+            load_model(name)
+        assert caught.value.exit_code == 2
+    with pytest.raises(InputError, match="the model does not load"):
+        load_model("openai/gpt-none")
