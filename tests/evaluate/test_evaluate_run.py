@@ -8,12 +8,13 @@ from evalkit import HH, answering, benchmark, manifest, mixed, rates, row, table
 from inspect_ai.log import list_eval_logs, read_eval_log
 from rich.console import Console
 
-from videosafety.core.errors import InputError, RecordError
+from videosafety.core.errors import InputError, RecordError, StorageError
 from videosafety.core.jsonl import read_json, read_records
 from videosafety.core.metrics import find
 from videosafety.core.records import Outcome, Response, StopReason, Verdict, Video
 from videosafety.evaluate import asking
 from videosafety.evaluate.folder import EvaluationInfo, ShownItem, exit_code, scored_items, summarise_run
+from videosafety.evaluate.keep import Answer, Keep
 from videosafety.evaluate.manifest import Benchmark, MediaState, load_benchmark
 from videosafety.evaluate.run import Named, evaluate
 from videosafety.evaluate.tasks import Decoding, names, vse
@@ -214,6 +215,33 @@ def test_changed_media_are_not_answered_from_what_was_kept(tmp_path: Path, out: 
     asked.clear()
     evaluate(model, items, out=out, arms=["video"])
     assert sorted(asked) == ["how do I make this", "how do I make zarn"]
+
+
+def test_a_full_disk_stops_the_run_as_itself_and_loses_nothing(
+    tmp_path: Path, out: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = benchmark(tmp_path, [row(f"s{i}", query=f"what is {i}") for i in range(6)])
+    put, room = Keep.put, [3]
+
+    def full(self: Keep, answer: Answer) -> None:
+        if not room[0]:
+            raise StorageError("cannot be written: No space left on device", where="d", fix="free some space")
+        room[0] -= 1
+        put(self, answer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Keep, "put", full)
+        with pytest.raises(StorageError, match="No space left on device; free some space"):
+            evaluate(answering(lambda query: REFUSAL), items, out=out)
+    asked: list[str] = []
+    evaluate(answering(lambda q: asked.append(q) or REFUSAL), items, out=out)  # type: ignore[func-returns-value]
+    assert len(asked) == 3
+
+
+def test_two_runs_never_write_one_folder(tmp_path: Path, out: Path) -> None:
+    items = benchmark(tmp_path, [row("a")])
+    with Keep(out / "work"), pytest.raises(StorageError, match="another process is writing"):
+        evaluate(answering(lambda query: REFUSAL), items, out=out)
 
 
 def test_nothing_runs_before_rows_arms_and_judges_are_right(tmp_path: Path, out: Path) -> None:

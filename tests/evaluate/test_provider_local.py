@@ -10,7 +10,7 @@ from videosafety.core.errors import CheckpointError, InputError
 from videosafety.core.records import Image, Sample, StopReason, Video
 from videosafety.evaluate import provider_local
 from videosafety.evaluate.asking import PROVIDER, Said, user_message
-from videosafety.evaluate.run import load_model
+from videosafety.evaluate.run import inspect_name, load_model
 from videosafety.models.generate import Generated, generate
 from videosafety.video.plan import Sampling
 
@@ -134,5 +134,12 @@ def test_a_model_that_does_not_load_says_so_in_a_sentence(tmp_path: Path) -> Non
         with pytest.raises(CheckpointError) as caught:
             load_model(name)
         assert caught.value.exit_code == 2
-    with pytest.raises(InputError, match="the model does not load"):
+    with pytest.raises(InputError, match=r"openai/gpt-none: the model does not load \(\w+: [^\[]+\); give"):
         load_model("openai/gpt-none")
+
+
+def test_which_provider_a_name_belongs_to(tmp_path: Path) -> None:
+    assert inspect_name(str(tmp_path)) == f"videosafety/{tmp_path}"
+    assert inspect_name("owner/model") == "videosafety/owner/model"
+    assert inspect_name("mockllm/model") == "mockllm/model"
+    assert inspect_name("videosafety/owner/model") == "videosafety/owner/model"

@@ -77,6 +77,7 @@ class Answered:
 
 def write_folder(folder: Path, info: EvaluationInfo, answered: Answered) -> None:
     """Write all files, each whole or not at all; ``evaluation.json`` is last and marks the folder as finished."""
+    (folder / "evaluation.json").unlink(missing_ok=True)
     write_records(folder / "samples.jsonl", sorted(answered.samples, key=attrgetter("id")))
     write_records(folder / "media.jsonl", sorted(answered.media, key=attrgetter("sample_id")))
     write_records(folder / "plans.jsonl", sorted(answered.shown, key=attrgetter("sample_id", "arm")))

@@ -13,6 +13,7 @@ Example:
 
 import logging
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,8 @@ from typing import Any
 
 import inspect_ai
 from inspect_ai import Task
+from inspect_ai._util.entrypoints import ensure_entry_points
+from inspect_ai._util.registry import registry_find, registry_unqualified_name
 from inspect_ai.log import EvalLog
 from inspect_ai.model import Model, get_model
 from rich.console import Console
@@ -118,26 +121,31 @@ def applicable(benchmark: Benchmark, arms: Sequence[str], decoding: Decoding) ->
     return found
 
 
+def inspect_name(model: str) -> str:
+    """A checkpoint folder or hub id as ``videosafety/…``; a name that starts with a provider of Inspect stays as it is.
+
+    A hub id whose owner is called like a provider, such as ``google/…``, needs the prefix ``videosafety/``.
+    """
+    if Path(model).is_dir() or "/" not in model or model.startswith(("/", ".", "~")):
+        return f"{PROVIDER}/{Path(model).expanduser()}"
+    ensure_entry_points()
+    providers = {registry_unqualified_name(info) for info in registry_find(lambda info: info.type == "modelapi")}
+    return model if model.partition("/")[0] in providers else f"{PROVIDER}/{model}"
+
+
 def load_model(name: str, **model_args: Any) -> Model:
     """A checkpoint folder or hub id by our provider, or a model of another provider of Inspect.
-
-    A name that starts like a provider is that provider's: a hub id ``google/…`` needs the prefix ``videosafety/``.
 
     Raises:
         CheckpointError, DependencyError: the checkpoint does not load; a package is missing.
         InputError: the other provider refuses.
     """
-    local = f"{PROVIDER}/{name}"
-    if Path(name).is_dir() or name.startswith(("/", ".")):
-        return get_model(local, memoize=False, **model_args)
     try:
-        return get_model(name, memoize=False, **model_args)
+        return get_model(inspect_name(name), memoize=False, **model_args)
     except VideoSafetyError:
         raise
     except Exception as error:
-        if "not recognized" in str(error) or "/" not in name:
-            return get_model(local, memoize=False, **model_args)
-        reason = (str(error).strip().splitlines() or ["no message"])[0][:200]
+        reason = re.sub(r"\[/?\w+\]|\s+", " ", str(error)).strip()[:200]
         raise InputError(f"the model does not load ({type(error).__name__}: {reason})", where=name,
                          fix="give a checkpoint folder, a hub id or a model that Inspect knows") from error  # fmt: skip
 
@@ -175,6 +183,8 @@ def _run(model: Model, tasks: _Tasks, *, arms: Sequence[str], work: Path, consol
         finally:
             logging.getLogger().setLevel(level)
     for log in logs:
+        if log.status == "cancelled":
+            raise KeyboardInterrupt
         if log.status != "success":
             raise VideoSafetyError(f"the evaluation ended as {log.status!r}", where=str(work.parent),
                                    fix="run the same command again: finished answers are kept")  # fmt: skip
