@@ -215,15 +215,14 @@ def recipe_show(name: Annotated[str, typer.Argument(help="A recipe file or name.
 @recipe.command("knobs")
 def recipe_knobs() -> None:
     """Every key that a recipe may set, with default, unit and the paper's value."""
-    from rich.table import Table
-
     from videosafety.core.recipe import describe
     from videosafety.pipeline import Recipe
 
-    table = Table("key", "type", "default", "unit", "paper", "meaning")
     for row in describe(Recipe):
-        table.add_row(*("" if value is None else str(value) for value in row))
-    out_console.print(table)
+        unit = f" {row.unit}" if row.unit else ""
+        paper = "" if row.paper is None else f" (paper: {row.paper})"
+        line = f"{row.key} = {row.default}{unit}{paper}\n    {row.help}"
+        out_console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _show(folder: Path) -> None:

@@ -21,6 +21,9 @@ SIDE_PX, NUM_FRAMES, FPS = 32, 8, 1
 RGB = {
     "red": (235, 50, 50), "green": (40, 200, 60), "blue": (60, 80, 245), "yellow": (240, 225, 40),
     "cyan": (40, 225, 225), "magenta": (225, 50, 215), "orange": (250, 140, 20), "white": (250, 250, 250),
+}  # fmt: skip
+BALL_RGB = {
+    "red": (190, 110, 110), "green": (110, 180, 120), "blue": (120, 130, 200), "yellow": (190, 185, 110),
     "grey": (150, 150, 150),
 }  # fmt: skip
 BALL_COLOURS = ("red", "green", "blue", "yellow", "grey")
@@ -34,6 +37,7 @@ MASKS = {
     "bars": ((1, 0, 1), (1, 0, 1), (1, 0, 1)),
     "cross": ((1, 0, 1), (0, 1, 0), (1, 0, 1)),
 }
+GRID_PX = 4  # signs stand on this grid
 BALL_RADIUS_PX = 5.0
 DECOY_SHARE = 0.25
 
@@ -137,8 +141,8 @@ def _show(rng: np.random.Generator, thing: Thing, *, held_out: bool, num_frames:
 def _place(rng: np.random.Generator, sign: Sign, start: int, end: int, *, held_out: bool) -> Placed:
     cell = int(rng.choice((4, 5)))
     while True:
-        x, y = (int(v) for v in rng.integers(0, SIDE_PX - 3 * cell + 1, size=2))
-        if ((x + 2 * y) % 7 < 2) == held_out:
+        x, y = (GRID_PX * int(v) for v in rng.integers(0, (SIDE_PX - 3 * cell) // GRID_PX + 1, size=2))
+        if ((x + 2 * y) // GRID_PX % 5 == 4) == held_out:
             return Placed(sign, x, y, cell, start, end)
 
 
@@ -150,7 +154,7 @@ def draw(scene: Scene, *, num_frames: int = NUM_FRAMES) -> NDArray[np.uint8]:
     for t, frame in enumerate(frames):
         x = _bounce(scene.ball_from_px[0] + scene.ball_step_px[0] * t)
         y = _bounce(scene.ball_from_px[1] + scene.ball_step_px[1] * t)
-        frame[(columns - x) ** 2 + (rows - y) ** 2 <= BALL_RADIUS_PX**2] = RGB[scene.ball_colour]
+        frame[(columns - x) ** 2 + (rows - y) ** 2 <= BALL_RADIUS_PX**2] = BALL_RGB[scene.ball_colour]
         for placed in scene.placed:
             if placed.start <= t < placed.end:
                 _stamp(frame, placed, t)
