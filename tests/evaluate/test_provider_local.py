@@ -1,4 +1,5 @@
 import asyncio
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from videosafety.evaluate.asking import PROVIDER, Said, user_message
 from videosafety.evaluate.run import inspect_name, load_model
 from videosafety.models.generate import Generated, generate
 from videosafety.video.plan import Sampling
+from videosafety.video.sample import Clip, sample_clip
 
 CONFIG = GenerateConfig(temperature=0, max_tokens=6)
 
@@ -67,6 +69,18 @@ def test_one_mixed_batch_says_what_single_items_say(
     plans = [said.plan for _, said in together]
     assert [len(plan.indices) if plan else None for plan in plans] == [3, 5, 1, None]
     assert all(said.num_tokens and said.fault is None for _, said in together)
+
+
+def test_a_batch_waits_for_items_that_are_being_decoded(
+    checkpoint: Path, samples: list[Sample], tmp_path: Path, batches: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(*args: object, **kw: object) -> Clip:
+        time.sleep(10 * provider_local.SETTLE_S)
+        return sample_clip(*args, **kw)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(provider_local, "sample_clip", slow)
+    ask(local(checkpoint, batch_size=4), samples[::-1], root=tmp_path)  # words and picture are ready at once
+    assert batches == [4]
 
 
 def test_more_items_than_a_batch_holds_are_all_answered_in_full_batches(

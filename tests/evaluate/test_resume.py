@@ -113,6 +113,32 @@ def test_kill_and_run_again(
         assert kept > 0
 
 
+def test_interrupting_with_the_keyboard_leaves_no_tables_and_loses_nothing(
+    checkpoint: Path, items: Benchmark, undisturbed: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    out = tmp_path_factory.mktemp("runs") / "run" / "evaluations" / "base"
+
+    def interrupting(*args: object, **kw: object) -> list[Generated]:
+        os.kill(os.getpid(), signal.SIGINT)
+        return generate(*args, **kw)  # type: ignore[arg-type]
+
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(provider_local, "generate", interrupting)
+                run(checkpoint, items, out)
+        except KeyboardInterrupt:
+            code = 130
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
+    assert tables(out) == {}
+    run(checkpoint, items, out)
+    assert tables(out) == undisturbed
+
+
 def test_a_finished_evaluation_asks_nothing_again(
     checkpoint: Path, items: Benchmark, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

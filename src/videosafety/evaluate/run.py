@@ -182,10 +182,11 @@ def _run(model: Model, tasks: _Tasks, *, arms: Sequence[str], work: Path, consol
             )  # fmt: skip
         finally:
             logging.getLogger().setLevel(level)
+    if len(logs) < len(built) or any(log.status == "cancelled" for log in logs):
+        raise KeyboardInterrupt  # Inspect took the signal, and returns what it has
+    expected = dict(zip(arms, (len(task.dataset) for task in built), strict=True))
     for log in logs:
-        if log.status == "cancelled":
-            raise KeyboardInterrupt
-        if log.status != "success":
+        if log.status != "success" or len(log.samples or []) != expected[(log.eval.metadata or {})["arm"]]:
             raise VideoSafetyError(f"the evaluation ended as {log.status!r}", where=str(work.parent),
                                    fix="run the same command again: finished answers are kept")  # fmt: skip
     return logs
