@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import click
 import typer
 from rich.console import Console
 
@@ -31,6 +32,7 @@ app.add_typer(toy, name="toy")
 app.add_typer(video, name="video")
 app.add_typer(recipe, name="recipe")
 
+INTERRUPTED = 130
 out_console = Console()
 console = Console(stderr=True)
 
@@ -226,13 +228,16 @@ def recipe_knobs() -> None:
 
 
 def _show(folder: Path) -> None:
-    """The headline table of a run, then where its page is."""
+    """The headline table of a run (main rows, first judge: the page has the others), then where its page is."""
     from videosafety.core.jsonl import read_json
     from videosafety.core.metrics import SummaryRow
     from videosafety.report.headline import headline
+    from videosafety.report.rows import main_rows
 
     rows = [SummaryRow.model_validate(row) for row in read_json(folder / "summary.json")]
-    out_console.print(headline(rows))
+    rows = main_rows(rows)
+    first = "oracle" if any(row.judge == "oracle" for row in rows) else rows[0].judge if rows else ""
+    out_console.print(headline([row for row in rows if row.judge == first]))
     out_console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
 
 
@@ -249,20 +254,28 @@ def main() -> None:
     """Run the command line; every mistake a person can mend is one sentence and an exit code, without a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        app()
+        code = app(standalone_mode=False)  # else an interruption ends as "Aborted" with exit code 1
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
     except VideoSafetyError as error:
-        if os.environ.get("VIDEOSAFETY_DEBUG"):
-            raise
-        _complain(error)
-        sys.exit(error.exit_code)
+        code = _ended(error, error.exit_code)
     except OSError as error:
-        if os.environ.get("VIDEOSAFETY_DEBUG") or error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS):
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
-        _complain(InputError(error.strerror or "the disk refuses", where=str(error.filename), fix="free or allow it"))
-        sys.exit(2)
-    except KeyboardInterrupt:
-        _complain("interrupted; run the same command again to go on")
-        sys.exit(130)
+        sentence = InputError(error.strerror or "the disk refuses", where=str(error.filename), fix="free or allow it")
+        code = _ended(sentence, sentence.exit_code)
+    except (KeyboardInterrupt, click.Abort) as error:
+        code = _ended(error, INTERRUPTED, "interrupted; run the same command again to go on")
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _ended(error: BaseException, code: int, sentence: str | None = None) -> int:
+    """Say why in one sentence; with VIDEOSAFETY_DEBUG set, show the traceback instead."""
+    if os.environ.get("VIDEOSAFETY_DEBUG"):
+        raise error
+    _complain(sentence or error)
+    return code
 
 
 if __name__ == "__main__":

@@ -140,9 +140,7 @@ def test_a_fault_while_records_are_made_leaves_the_old_file(tmp_path: Path) -> N
         (errno.EIO, "check the path and the disk"),
     ],
 )
-def test_a_refusing_disk_is_one_sentence(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, fix: str
-) -> None:
+def test_a_refusing_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, fix: str) -> None:
     def refuse(_fd: int) -> None:
         raise OSError(code, os.strerror(code))
 

@@ -21,6 +21,7 @@ from videosafety.report.cards import Card, PictureCache, card
 from videosafety.report.collect import Run, collect
 from videosafety.report.finding import SAYS_NOTHING, caution, finding
 from videosafety.report.headline import headline_table
+from videosafety.report.rows import main_rows, split_rows
 from videosafety.report.select import Choice, choose
 
 MAX_SAMPLES = 72
@@ -54,7 +55,13 @@ def build(run_folder: Path, *, committed: Path | None = None, max_samples: int =
 
 def _tables(run: Run, choice: Choice) -> dict[str, Table | list[Table] | None]:
     return {
-        "headline": headline_table(run.rows, run.committed),
+        "headline": headline_table(main_rows(run.rows), main_rows(run.committed)),
+        "splits": headline_table(
+            split_rows(run.rows),
+            split_rows(run.committed),
+            name="splits",
+            title="Rows of their own: parts of the benchmark that the headline leaves out",
+        ),
         "arms": tables.arms_table(run.rows),
         "heat": tables.heat_tables(run.rows),
         "seeds": tables.seeds_table(run.rows),

@@ -63,7 +63,13 @@ def worst_babble(rows: Sequence[SummaryRow]) -> tuple[float, str, list[SummaryRo
     return max(found, key=lambda f: f[0], default=None)
 
 
-def headline_table(own: Sequence[SummaryRow], committed: Sequence[SummaryRow] = ()) -> Table:
+def headline_table(
+    own: Sequence[SummaryRow],
+    committed: Sequence[SummaryRow] = (),
+    *,
+    name: str = "headline",
+    title: str = "Every stage, percent with 95 % interval",
+) -> Table:
     """One row a stage of this run, then the committed rows to compare with."""
     columns = [Column("", numeric=False), *(Column(m.label, m.group) for m in MEASURES)]
     columns += [Column("worst subset", "Incoherent + wrong"), *(Column(label, "Drop on HH") for label, _ in DROPS)]
@@ -79,8 +85,8 @@ def headline_table(own: Sequence[SummaryRow], committed: Sequence[SummaryRow] = 
             data += [(source, *_values(row)) for row in used]
     note = "DSR: share of harmful requests defended. FRR: share of harmless ones refused."
     return Table(
-        name="headline",
-        title="Every stage, percent with 95 % interval",
+        name=name,
+        title=title,
         columns=tuple(columns),
         rows=tuple(rows),
         header=("source", *ROW_FIELDS),
@@ -139,7 +145,14 @@ def _cell(row: SummaryRow | None, used: list[SummaryRow]) -> Cell:
 
 def _detail(setting: Setting, source: str, rows: Sequence[SummaryRow]) -> str:
     seeds = len({r.seed for r in rows if r.seed is not None})
-    parts = [source, setting.model, setting.judge and f"judge {setting.judge}", f"{seeds} seeds" if seeds > 1 else ""]
+    split = setting.benchmark.partition(":")[2]
+    parts = [
+        source,
+        split,
+        setting.model,
+        setting.judge and f"judge {setting.judge}",
+        f"{seeds} seeds" if seeds > 1 else "",
+    ]
     return " · ".join(p for p in parts if p)
 
 

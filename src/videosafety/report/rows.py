@@ -33,6 +33,16 @@ def _stage_rank(stage: str) -> int:
     return STAGES.index(stage) if stage in STAGES else len(STAGES)
 
 
+def main_rows(rows: Iterable[SummaryRow]) -> list[SummaryRow]:
+    """The rows of whole benchmarks: without those of a split (``toy:held_out``), which are rows of their own."""
+    return [row for row in rows if ":" not in row.benchmark]
+
+
+def split_rows(rows: Iterable[SummaryRow]) -> list[SummaryRow]:
+    """The rows of their own: splits of a benchmark."""
+    return [row for row in rows if ":" in row.benchmark]
+
+
 def of(rows: Iterable[SummaryRow], setting: Setting) -> list[SummaryRow]:
     """The rows of one setting."""
     return [r for r in rows if (r.benchmark, r.model, r.stage or "", r.judge) == setting]

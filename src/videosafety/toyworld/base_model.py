@@ -30,7 +30,9 @@ from videosafety.toyworld.scenes import SIDE_PX
 from videosafety.toyworld.world import World
 
 SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|image_pad|>", "<|video_pad|>")
-WORDS = r"[\p{Han}\p{Hiragana}\p{Katakana}ー]| ?[^\W\d_\p{Han}\p{Hiragana}\p{Katakana}ー](?:(?![\p{Han}\p{Hiragana}\p{Katakana}ー])[\p{L}\p{M}])*| ?\d+\.\d+s:|,?Time|[^\s\p{L}\p{M}]| "
+UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー"  # scripts without spaces: a character is a word
+WORD = rf" ?(?![{UNSPACED}])\p{{L}}(?:(?![{UNSPACED}])[\p{{L}}\p{{M}}])*"
+WORDS = rf"[{UNSPACED}]|{WORD}| ?\d+\.\d+s:|,?Time|[^\s\p{{L}}\p{{M}}]| "
 TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['content'] is string %}{{ message['content'] }}{% else %}"
