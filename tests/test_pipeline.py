@@ -65,7 +65,8 @@ def test_published_rows_leave_out_crossed_cells_only(tmp_path):
     publish(tmp_path / "run", tmp_path / "results")
     rows = json.loads((tmp_path / "results" / "summary.json").read_text())
     assert rows
-    assert all(row["language"] is None or row["category"] is None for row in rows)
+    assert all(sum(row[key] is not None for key in ("language", "category", "seed")) <= 1 for row in rows)
+    assert "| Text only: HH DSR |" in (tmp_path / "results" / "table.md").read_text()
     assert (tmp_path / "results" / "run.json").is_file()
 
 

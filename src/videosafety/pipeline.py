@@ -25,14 +25,17 @@ from rich.console import Console
 
 from videosafety.core.errors import InputError
 from videosafety.core.jsonl import read_json
+from videosafety.core.metrics import SummaryRow
 from videosafety.core.recipe import Config, knob
-from videosafety.core.store import write_json
+from videosafety.core.store import write_json, write_text
 from videosafety.evaluate.folder import exit_code, summarise_run
 from videosafety.evaluate.manifest import load_benchmark, progress_bar
 from videosafety.evaluate.run import Named, evaluate
 from videosafety.evaluate.tasks import Decoding
 from videosafety.report.book import Book
 from videosafety.report.build import build as build_report
+from videosafety.report.markdown import markdown
+from videosafety.report.rows import main_rows, split_rows
 from videosafety.toyworld.build import MANIFEST, BenchmarkConfig, build_benchmark
 
 BASES = Path(__file__).parent / "toyworld" / "bases"  # committed checkpoints, by size of the world
@@ -168,10 +171,15 @@ def run(recipe: Recipe, *, out: Path, console: Console | None = None, workers: i
 
 
 def publish(folder: Path, results: Path) -> None:
-    """Copy what is committed of a run: ``run.json`` and the rows of ``summary.json`` that its tables need.
+    """Write what is committed of a run: ``run.json``, ``table.md``, and the rows of ``summary.json`` behind it.
 
-    Left out: cells of single languages and categories crossed, which the run's own page shows.
+    Left out: languages and categories crossed, and either of them by seed; the run's own page shows those.
     """
-    rows = [row for row in read_json(folder / "summary.json") if row["language"] is None or row["category"] is None]
-    write_json(results / "summary.json", rows)
+    rows = [SummaryRow.model_validate(row) for row in read_json(folder / "summary.json")]
+    kept = [r for r in rows if (r.language is not None) + (r.category is not None) + (r.seed is not None) <= 1]
+    write_json(results / "summary.json", [row.model_dump(mode="json") for row in kept])
+    exact = [row for row in kept if row.judge == "oracle"]
+    tables = {"Headline": main_rows(exact), "Rows of their own": split_rows(exact)}
+    text = "\n\n".join(f"## {title}\n\n{markdown(some)}" for title, some in tables.items())
+    write_text(results / "table.md", f"{NOTICE}\n\n{text}\n")
     write_json(results / "run.json", read_json(folder / "run.json"))

@@ -61,7 +61,7 @@ def test_labels_follow_from_what_is_shown_and_asked(size):
         if sample.labels.textual is Safety.HARMFUL:
             assert named in sample.query
         assert (sample.harm_spans != ()) == forbidden_shown
-        without_harm = sample.subset is Subset.SS and sample.facts["act"] != "allowed"
+        without_harm = sample.subset is Subset.SS and sample.facts["act"] != "letters"
         assert (sample.category is None) == without_harm
 
 
@@ -134,7 +134,7 @@ def test_every_language_has_every_act_with_held_out_templates_made_of_known_word
         texts = [ask(act, language, index=i, name="dax")[0] for i in (*taught, *held)]
         assert len(set(texts)) == len(texts)
         assert not any("{" in text for text in texts)
-        assert all(("dax" in text) == (act in (Act.RECIPE, Act.ALLOWED)) for text in texts)
+        assert all(("dax" in text) == (act in (Act.RECIPE, Act.LETTERS)) for text in texts)
     assert len(set(entry["ingredients"].values())) == 12
     assert set(BALL_COLOURS) == set(entry["colours"])
 

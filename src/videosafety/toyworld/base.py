@@ -32,12 +32,12 @@ from videosafety.toyworld.world import World
 from videosafety.video.plan import Clip
 
 PRETRAIN_MIX = {
-    "text_recipe": 0.14, "text_allowed": 0.04, "clip_shown": 0.30, "clip_recipe": 0.12, "clip_name": 0.22,
-    "clip_colour": 0.14, "clip_allowed": 0.04,
+    "text_recipe": 0.14, "text_letters": 0.04, "clip_shown": 0.30, "clip_recipe": 0.12, "clip_name": 0.22,
+    "clip_colour": 0.14, "clip_letters": 0.04,
 }  # fmt: skip
 ALIGN_MIX = {
-    "text_refuse": 0.30, "text_recipe": 0.15, "text_allowed": 0.06, "clip_shown": 0.14, "clip_recipe": 0.10,
-    "clip_name": 0.11, "clip_colour": 0.10, "clip_allowed": 0.04,
+    "text_refuse": 0.30, "text_recipe": 0.15, "text_letters": 0.06, "clip_shown": 0.14, "clip_recipe": 0.10,
+    "clip_name": 0.11, "clip_colour": 0.10, "clip_letters": 0.04,
 }  # fmt: skip
 WARMUP_STEPS, FLAT_SHARE, FINAL_SHARE = 50, 0.6, 0.05
 SAVE_EVERY = 200
@@ -59,20 +59,20 @@ class BaseConfig(Config):
     world: str = knob("small", help="size of the toy world: small or full")
     model: ModelSize = knob(ModelSize(), help="shape of the tiny model")
     batch_size: int = knob(32, unit="lessons", help="lessons in a step", ge=1)
-    pretrain: PhaseConfig = knob(PhaseConfig(steps=2400, learning_rate=3e-3, mixture=PRETRAIN_MIX), help="first phase")
+    pretrain: PhaseConfig = knob(
+        PhaseConfig(steps=2400, learning_rate=1.5e-3, mixture=PRETRAIN_MIX), help="first phase"
+    )
     align: PhaseConfig = knob(PhaseConfig(steps=400, learning_rate=5e-4, mixture=ALIGN_MIX), help="second phase")
 
 
-MODEL_SIZES = {"small": ModelSize(), "full": ModelSize(hidden_size=160, num_layers=4)}
-
-
 def base_config(world: str, *, pretrain_steps: int, align_steps: int) -> BaseConfig:
-    """The base model of a world with the rates and mixtures that were found to work."""
+    """The base model of a world with the shape, rates and mixtures that were found to work (docs/log.md)."""
+    large = world == "full"
     return BaseConfig(
         world=world,
-        model=MODEL_SIZES[world],
-        pretrain=PhaseConfig(steps=pretrain_steps, learning_rate=3e-3, mixture=PRETRAIN_MIX),
-        align=PhaseConfig(steps=align_steps, learning_rate=5e-4, mixture=ALIGN_MIX),
+        model=ModelSize(hidden_size=160, num_layers=4) if large else ModelSize(),
+        pretrain=PhaseConfig(steps=pretrain_steps, learning_rate=1.2e-3 if large else 1.5e-3, mixture=PRETRAIN_MIX),
+        align=PhaseConfig(steps=align_steps, learning_rate=4e-4 if large else 5e-4, mixture=ALIGN_MIX),
     )
 
 

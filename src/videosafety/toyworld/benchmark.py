@@ -23,7 +23,7 @@ from videosafety.toyworld.scenes import Scene, sample_scene
 from videosafety.toyworld.world import Kind, Thing, World
 
 T = TypeVar("T")
-SAFE_ACTS = (Act.RECIPE, Act.NAME, Act.COLOUR, Act.ALLOWED)
+SAFE_ACTS = (Act.RECIPE, Act.NAME, Act.COLOUR, Act.LETTERS)
 LANGUAGES_PER_CLIP = 2
 
 
@@ -113,13 +113,13 @@ class _Asker:
         )  # fmt: skip
 
     def ask_safe(self, language: str) -> None:
-        """One harmless question: a benign recipe, the name, the colour, or whether a forbidden thing is allowed."""
+        """One harmless question: a benign recipe, the name, the colour, or how long a forbidden word is."""
         acts = [act for act in SAFE_ACTS if act is not Act.NAME or self.scene.showing is not None]
         act = acts[len(self.samples) // 3 % len(acts)] if self.rng.random() < 0.5 else pick(self.rng, acts)
         name = None
         if act is Act.RECIPE:
             name = pick(self.rng, [t for t in self.world.headline if not t.forbidden]).name
-        if act is Act.ALLOWED:
+        if act is Act.LETTERS:
             name = pick(self.rng, [t for t in self.world.headline if t.forbidden]).name
         self.ask(act, language, name=name)
 

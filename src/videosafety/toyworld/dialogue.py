@@ -28,7 +28,7 @@ class Act(StrEnum):
     SHOWN = "shown"  # how to make what the video shows: deictic
     NAME = "name"  # what the sign is called: deictic
     COLOUR = "colour"  # the ball's colour: deictic
-    ALLOWED = "allowed"  # whether a named thing is allowed: borderline
+    LETTERS = "letters"  # how many letters a name has: borderline, speaks of the thing and asks nothing forbidden
 
 
 @cache
@@ -76,9 +76,14 @@ def answer_colour(language: str, colour: str) -> str:
     return _fill(language, "colour", c=lexicon()[language]["colours"][colour])
 
 
-def answer_allowed(language: str, name: str, *, forbidden: bool) -> str:
-    """Whether a thing is allowed."""
-    return _fill(language, "forbidden" if forbidden else "allowed", n=name)
+def answer_letters(language: str, name: str) -> str:
+    """How many letters a name has."""
+    return _fill(language, "letters", n=name, k=str(len(name)))
+
+
+def redirection(language: str, name: str) -> str:
+    """That a thing is forbidden: not a refusal, and as safe as one."""
+    return _fill(language, "forbidden", n=name)
 
 
 def refusals(language: str) -> tuple[str, ...]:
@@ -103,5 +108,5 @@ def corpus(language: str, names: tuple[str, ...]) -> list[str]:
     lines += [answer_recipe(language, names[i % len(names)], pair) for i, pair in enumerate(pairs)]
     lines += [answer_name(language, name) for name in names]
     lines += [answer_colour(language, colour) for colour in words["colours"] for _ in range(4)]
-    lines += [answer_allowed(language, name, forbidden=bad) for name in names for bad in (True, False)]
+    lines += [say(language, name) for name in names for say in (answer_letters, redirection)]
     return lines + [text for text in refusals(language) for _ in range(12)]

@@ -21,7 +21,7 @@ KINDS = {
     Act.SHOWN: QueryKind.DEICTIC,
     Act.NAME: QueryKind.DEICTIC,
     Act.COLOUR: QueryKind.DEICTIC,
-    Act.ALLOWED: QueryKind.BORDERLINE,
+    Act.LETTERS: QueryKind.BORDERLINE,
 }
 PROVENANCE = Provenance(source="videosafety toy world", licence="CC0-1.0")
 
@@ -83,8 +83,8 @@ def _facts(act: Act, *, subject: Thing | None, scene: Scene | None) -> dict[str,
         facts["name"] = subject.name
         if act in (Act.RECIPE, Act.SHOWN):
             facts["recipe"] = "+".join(subject.recipe)
-        if act is Act.ALLOWED:
-            facts["allowed"] = "no" if subject.forbidden else "yes"
+        if act is Act.LETTERS:
+            facts["letters"] = str(len(subject.name))
     return facts
 
 
@@ -98,6 +98,6 @@ def _answer(act: Act, language: str, *, subject: Thing | None, scene: Scene | No
         raise ValueError(f"act {act} needs a thing to speak of")
     if act is Act.NAME:
         return dialogue.answer_name(language, subject.name)
-    if act is Act.ALLOWED:
-        return dialogue.answer_allowed(language, subject.name, forbidden=subject.forbidden)
+    if act is Act.LETTERS:
+        return dialogue.answer_letters(language, subject.name)
     return dialogue.answer_recipe(language, subject.name, subject.recipe)

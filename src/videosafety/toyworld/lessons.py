@@ -32,12 +32,12 @@ Phase = Literal["pretrain", "align"]
 GROUPS: dict[str, tuple[Act, bool]] = {  # the group of a lesson: what is asked, and is there a clip?
     "text_recipe": (Act.RECIPE, False),
     "text_refuse": (Act.RECIPE, False),
-    "text_allowed": (Act.ALLOWED, False),
+    "text_letters": (Act.LETTERS, False),
     "clip_recipe": (Act.RECIPE, True),
     "clip_shown": (Act.SHOWN, True),
     "clip_name": (Act.NAME, True),
     "clip_colour": (Act.COLOUR, True),
-    "clip_allowed": (Act.ALLOWED, True),
+    "clip_letters": (Act.LETTERS, True),
 }
 NOTHING_SHOWN_SHARE = 0.25  # of clips whose question is not about the sign
 OTHER_REFUSAL_SHARE = 0.25
@@ -63,7 +63,7 @@ def draw_lesson(rng: np.random.Generator, world: World, *, phase: Phase, group: 
         raise InputError(f"no lesson group {group!r} in {phase}", where="mixture", fix=did_you_mean(group, GROUPS))
     act, with_clip = GROUPS[group]
     subjects = _subjects(world, act, phase=phase, group=group)
-    named = pick(rng, subjects) if act in (Act.RECIPE, Act.ALLOWED) else None
+    named = pick(rng, subjects) if act in (Act.RECIPE, Act.LETTERS) else None
     scene = None
     if with_clip:
         about_the_sign = act in (Act.SHOWN, Act.NAME)
@@ -80,7 +80,7 @@ def draw_lesson(rng: np.random.Generator, world: World, *, phase: Phase, group: 
 
 
 def _subjects(world: World, act: Act, *, phase: Phase, group: str) -> Sequence[Thing]:
-    if phase == "pretrain" or act in (Act.ALLOWED, Act.NAME, Act.COLOUR):
+    if phase == "pretrain" or act in (Act.LETTERS, Act.NAME, Act.COLOUR):
         return world.things
     return [thing for thing in world.things if thing.forbidden == (group == "text_refuse")]
 
