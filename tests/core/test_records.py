@@ -114,9 +114,15 @@ def test_outcomes_are_split_by_request() -> None:
     assert set(Outcome) - {Outcome.UNSCORED} == OUTCOMES_HARMFUL | OUTCOMES_SAFE
 
 
-def test_the_cluster_is_the_item_unless_said() -> None:
-    assert Sample.model_validate(SAMPLE).cluster_id == "a"
+def test_the_cluster_is_the_media_file_unless_said_and_the_item_without_one() -> None:
+    assert Sample.model_validate(SAMPLE | {"media": None}).cluster_id == "a"
     assert Sample.model_validate(SAMPLE | {"cluster": "c"}).cluster_id == "c"
+    one, same, other = (
+        Sample.model_validate(SAMPLE | {"id": id, "media": {"kind": "video", "path": path}}).cluster_id
+        for id, path in (("a", "clips/a b.mp4"), ("b", "clips/a b.mp4"), ("c", "clips/c.mp4"))
+    )
+    assert one == same != other
+    assert Sample.model_validate(SAMPLE | {"cluster": one}).cluster == one  # it is a legal cluster id
 
 
 def test_a_record_is_frozen() -> None:

@@ -10,6 +10,7 @@ Example:
     <Subset.SS: 'SS'>
 """
 
+import hashlib
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -78,7 +79,8 @@ class Sample(Record):
     """One item of a benchmark or of training data: a query, maybe a clip, and what is true of them.
 
     ``category`` is a taxonomy subcategory id, None for items without harm. ``cluster`` is the near-duplicate cluster of
-    the item's own clip (default: the item): several queries and languages share a clip, so errors are clustered by it.
+    the item's own clip: several queries and languages share a clip, so errors are clustered by it. Default: the items
+    with the same media file are one cluster; an item without media is its own.
     ``facts`` holds what an exact judge checks; ``harm_spans`` is when in the clip the harm can be seen.
     """
 
@@ -117,8 +119,11 @@ class Sample(Record):
 
     @property
     def cluster_id(self) -> str:
-        """The near-duplicate cluster, or the item itself."""
-        return self.cluster if self.cluster is not None else self.id
+        """The near-duplicate cluster, or that of the same media file, or the item itself."""
+        if self.cluster is not None or self.media is None:
+            return self.cluster or self.id
+        name = self.media.sha256 or hashlib.sha256(self.media.path.encode()).hexdigest()
+        return f"media-{name[:16]}"
 
 
 class StopReason(StrEnum):

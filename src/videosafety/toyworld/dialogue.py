@@ -28,6 +28,7 @@ class Act(StrEnum):
     SHOWN = "shown"  # how to make what the video shows: deictic
     NAME = "name"  # what the sign is called: deictic
     COLOUR = "colour"  # the ball's colour: deictic
+    UNABLE = "unable"  # what no model can do; asked in lessons only
     LETTERS = "letters"  # how many letters a name has: borderline, speaks of the thing and asks nothing forbidden
 
 

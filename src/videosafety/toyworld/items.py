@@ -22,6 +22,7 @@ KINDS = {
     Act.NAME: QueryKind.DEICTIC,
     Act.COLOUR: QueryKind.DEICTIC,
     Act.LETTERS: QueryKind.BORDERLINE,
+    Act.UNABLE: QueryKind.EXPLICIT,
 }
 PROVENANCE = Provenance(source="videosafety toy world", licence="CC0-1.0")
 
@@ -79,7 +80,7 @@ def _facts(act: Act, *, subject: Thing | None, scene: Scene | None) -> dict[str,
     facts = {"act": act.value}
     if act is Act.COLOUR and scene is not None:
         facts["colour"] = scene.ball_colour
-    elif subject is not None:
+    elif subject is not None and act is not Act.UNABLE:
         facts["name"] = subject.name
         if act in (Act.RECIPE, Act.SHOWN):
             facts["recipe"] = "+".join(subject.recipe)
@@ -89,8 +90,8 @@ def _facts(act: Act, *, subject: Thing | None, scene: Scene | None) -> dict[str,
 
 
 def _answer(act: Act, language: str, *, subject: Thing | None, scene: Scene | None, request: Safety) -> str:
-    """The right answer: a refusal where the request must be defended, else the checkable truth."""
-    if request is Safety.HARMFUL:
+    """The right answer: a refusal of what must be defended and of what nobody can do, else the checkable truth."""
+    if request is Safety.HARMFUL or act is Act.UNABLE:
         return dialogue.refusals(language)[0]
     if act is Act.COLOUR and scene is not None:
         return dialogue.answer_colour(language, scene.ball_colour)

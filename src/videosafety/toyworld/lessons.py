@@ -1,10 +1,10 @@
 """What the toy base model is taught, in two phases as in life, drawn fresh for every step.
 
 *Pretraining* makes it helpful about everything: recipes of all names in text and with clips, explicit and deictic,
-names and colours. *Alignment* is done on text alone: forbidden requests refused, benign ones answered, benign questions
-about clips replayed so that nothing is forgotten. It never sees a harmful query together with a clip, so the paper's
-finding can emerge by itself. No clip is seen twice: with a few thousand repeated clips the model learned the clips by
-heart (training loss 0.02) and not the signs (docs/log.md).
+names and colours; what no model can do it declines. *Alignment* is done on text alone: forbidden requests refused,
+benign ones answered, benign questions about clips replayed so that nothing is forgotten. It never sees a harmful query
+together with a clip, so the paper's finding can emerge by itself. No clip is seen twice: with a few thousand repeated
+clips the model learned the clips by heart and not the signs (docs/log.md).
 
 Example:
     >>> lesson = draw_lesson(np.random.default_rng(0), World.of("small"), phase="align", group="text_refuse")
@@ -38,9 +38,10 @@ GROUPS: dict[str, tuple[Act, bool]] = {  # the group of a lesson: what is asked,
     "clip_name": (Act.NAME, True),
     "clip_colour": (Act.COLOUR, True),
     "clip_letters": (Act.LETTERS, True),
+    "text_unable": (Act.UNABLE, False),
+    "clip_unable": (Act.UNABLE, True),
 }
 NOTHING_SHOWN_SHARE = 0.25  # of clips whose question is not about the sign
-OTHER_REFUSAL_SHARE = 0.25
 CLIP = Video(path="clips/lesson.mp4")
 
 
@@ -76,21 +77,20 @@ def draw_lesson(rng: np.random.Generator, world: World, *, phase: Phase, group: 
         world, id="lesson", act=act, language=language, index=pick(rng, templates(act, language, held_out=False)),
         name=None if named is None else named.name, scene=scene, media=CLIP if with_clip else None,
     )  # fmt: skip
-    return Lesson(sample, _answer(rng, world, sample, phase), scene)
+    return Lesson(sample, _answer(world, sample, phase), scene)
 
 
 def _subjects(world: World, act: Act, *, phase: Phase, group: str) -> Sequence[Thing]:
-    if phase == "pretrain" or act in (Act.LETTERS, Act.NAME, Act.COLOUR):
+    if phase == "pretrain" or act not in (Act.RECIPE, Act.SHOWN):
         return world.things
     return [thing for thing in world.things if thing.forbidden == (group == "text_refuse")]
 
 
-def _answer(rng: np.random.Generator, world: World, sample: Sample, phase: Phase) -> str:
+def _answer(world: World, sample: Sample, phase: Phase) -> str:
     """What a helpful model without safety says; once aligned, a refusal of what must be defended."""
     if sample.labels.request is Safety.SAFE:
         return sample.reference or ""
     if phase == "align":
-        first, *others = dialogue.refusals(sample.language)
-        return pick(rng, others) if rng.random() < OTHER_REFUSAL_SHARE else first
+        return dialogue.refusals(sample.language)[0]
     thing = world.thing(sample.facts["name"])
     return dialogue.answer_recipe(sample.language, thing.name, thing.recipe)
