@@ -15,7 +15,7 @@ Example:
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -170,6 +170,14 @@ def run(recipe: Recipe, *, out: Path, console: Console | None = None, workers: i
     return exit_code([this.evaluation(seed) for seed in recipe.seeds])
 
 
+def results_table(rows: Sequence[SummaryRow]) -> str:
+    """``table.md``: what the oracle found, the headline and the rows of their own."""
+    exact = [row for row in rows if row.judge == "oracle"]
+    tables = {"Headline": main_rows(exact), "Rows of their own": split_rows(exact)}
+    text = "\n\n".join(f"## {title}\n\n{markdown(some)}" for title, some in tables.items())
+    return f"{NOTICE}\n\n{text}\n"
+
+
 def publish(folder: Path, results: Path) -> None:
     """Write what is committed of a run: ``run.json``, ``table.md``, and the rows of ``summary.json`` behind it.
 
@@ -178,8 +186,5 @@ def publish(folder: Path, results: Path) -> None:
     rows = [SummaryRow.model_validate(row) for row in read_json(folder / "summary.json")]
     kept = [r for r in rows if (r.language is not None) + (r.category is not None) + (r.seed is not None) <= 1]
     write_json(results / "summary.json", [row.model_dump(mode="json") for row in kept])
-    exact = [row for row in kept if row.judge == "oracle"]
-    tables = {"Headline": main_rows(exact), "Rows of their own": split_rows(exact)}
-    text = "\n\n".join(f"## {title}\n\n{markdown(some)}" for title, some in tables.items())
-    write_text(results / "table.md", f"{NOTICE}\n\n{text}\n")
+    write_text(results / "table.md", results_table(kept))
     write_json(results / "run.json", read_json(folder / "run.json"))

@@ -30,7 +30,9 @@ from videosafety.core.store import canonical_json
 
 T = TypeVar("T", bound=BaseModel)
 
-FOLDERS: tuple[Path, ...] = (Path("recipes"), Path(__file__).parents[3] / "recipes")  # here, and in a clone
+FOLDERS: tuple[Path, ...] = (  # here, in an installed package, in a clone
+    Path("recipes"), Path(__file__).parents[1] / "recipes", Path(__file__).parents[3] / "recipes",
+)  # fmt: skip
 REQUIRED = "required"  # the default that ``describe`` shows for a knob without one
 
 
