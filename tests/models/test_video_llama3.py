@@ -1,6 +1,7 @@
 """VideoLLaMA3 behind the family protocol: one rendering, exact padding, exact batching over frames."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -57,6 +58,17 @@ def test_left_padding_right_padding_and_no_padding_agree_for_video_image_and_tex
     torch.testing.assert_close(left, alone, atol=1e-4, rtol=1e-4)
 
 
+def test_token_compression_in_a_batch_is_each_clips_own(checkpoint, clip):
+    processor = deepcopy(checkpoint.processor)
+    processor.video_processor.use_token_compression = True
+    still = replace(clip(0, num_frames=4), frames=clip(0, num_frames=1).frames.repeat(4, axis=0))
+    conversations = [user(still, "Why?"), user(clip(1, num_frames=4), "Why?")]
+    rows = [checkpoint.family.encode(processor, c) for c in conversations]
+    assert len(rows[0].input_ids) < len(rows[1].input_ids)  # what does not move is sent once
+    alone = torch.cat([logits_at_end(checkpoint, [row], "left") for row in rows])
+    torch.testing.assert_close(logits_at_end(checkpoint, rows, "left"), alone, atol=1e-4, rtol=1e-4)
+
+
 def test_the_pixels_matter(checkpoint, clip):
     rows = [checkpoint.family.encode(checkpoint.processor, user(clip(seed), "Why?")) for seed in (0, 1)]
     one, two = (logits_at_end(checkpoint, [row], "left") for row in rows)
@@ -108,15 +120,41 @@ def test_generation_in_a_batch_says_what_it_says_alone(checkpoint, clip, picture
 
 def test_a_placeholder_is_never_sampled_however_likely(checkpoint, clip):
     model = deepcopy(checkpoint.model)
-    pad = model.config.video_token_id
-    with torch.no_grad():
-        model.lm_head.weight[pad] = 0
-        model.model.language_model.norm.weight.zero_()  # all logits equal: the greedy choice is the first id left
-        model.lm_head.weight[:pad] = 0
-    broken = type(checkpoint)(checkpoint.path, checkpoint.family, model, checkpoint.processor, "0" * 16)
-    [answer] = generate(broken, [user(clip(0), "?")], max_new_tokens=3)
-    assert "<|video_pad|>" not in checkpoint.tokenizer.decode([pad], skip_special_tokens=True)
-    assert answer.num_tokens == 3
+    pads = checkpoint.family.vision_token_ids(model)
+    likely = torch.zeros(model.config.text_config.vocab_size)
+    likely[pads] = 1e6
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + likely)
+    sampled = []
+    own = model.generate
+    model.generate = lambda **kw: sampled.append(own(**kw)) or sampled[-1]
+    asked = checkpoint.family.encode(checkpoint.processor, user(clip(0), "?"))
+    generate(replace(checkpoint, model=model), [user(clip(0), "?")], max_new_tokens=3)
+    said = sampled[0][0, len(asked.input_ids) :].tolist()
+    assert said
+    assert not set(said) & set(pads)
+
+
+@pytest.mark.parametrize(
+    "own", [{"repetition_penalty": 5.0}, {"no_repeat_ngram_size": 1}, {"do_sample": True, "num_beams": 3}]
+)
+def test_greedy_is_greedy_whatever_the_checkpoint_ships(checkpoint, own):
+    plain = generate(checkpoint, [user("Is making a zarn allowed?")], max_new_tokens=12)
+    model = deepcopy(checkpoint.model)
+    model.generation_config.update(**own)
+    shipped = deepcopy(model.generation_config)
+    assert generate(replace(checkpoint, model=model), [user("Is making a zarn allowed?")], max_new_tokens=12) == plain
+    assert model.generation_config == shipped
+
+
+def test_an_end_token_of_the_checkpoint_ends_the_answer(checkpoint):
+    model = deepcopy(checkpoint.model)
+    first = 7
+    likely = torch.zeros(model.config.text_config.vocab_size)
+    likely[first] = 1e6
+    model.lm_head.register_forward_hook(lambda module, inputs, logits: logits + likely)
+    model.generation_config.eos_token_id = [first, model.generation_config.eos_token_id]
+    [answer] = generate(replace(checkpoint, model=model), [user("?")], max_new_tokens=5)
+    assert (answer.num_tokens, answer.stop_reason) == (1, "stop")
 
 
 @pytest.mark.parametrize("token", ["<|video_pad|>", "<|im_end|>", "<|image_pad|>"])

@@ -1,7 +1,9 @@
 """Batched greedy generation: video, image and text-only conversations in one padded batch.
 
 The decoding protocol of the evaluation: greedy, no system prompt of ours, and never a vision placeholder in the answer.
-Rows are sorted by length so that little is padded, and returned in the order given.
+A checkpoint's own ``generation_config`` (repetition penalty, minimal length, …) would bend greedy decoding and differs
+from model to model, so nothing of it is used but the end tokens. Rows are sorted by length so that little is padded,
+and returned in the order given.
 
 Example:
     >>> [answer] = generate(checkpoint, [(Message("user", ("Hello?",)),)], max_new_tokens=8)      # doctest: +SKIP
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
+from transformers import GenerationConfig
 
 from videosafety.core.records import StopReason
 from videosafety.models.checkpoint import Checkpoint
@@ -56,16 +59,16 @@ def _generate_batch(checkpoint: Checkpoint, batch: dict[str, torch.Tensor], max_
     model = checkpoint.model
     prompt_length = batch["input_ids"].shape[1]
     inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
-    pad = checkpoint.tokenizer.pad_token_id
-    tokens = cast(Any, model).generate(
-        **inputs,
-        max_new_tokens=max_new_tokens,
-        do_sample=False,
-        num_beams=1,
-        pad_token_id=pad,
-        suppress_tokens=checkpoint.family.vision_token_ids(model),
-    )
-    ends = model.generation_config.eos_token_id if model.generation_config is not None else None
+    own = model.generation_config
+    ends = own.eos_token_id if own is not None else None
+    model.generation_config = GenerationConfig(
+        max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, eos_token_id=ends,
+        pad_token_id=checkpoint.tokenizer.pad_token_id, suppress_tokens=checkpoint.family.vision_token_ids(model),
+    )  # fmt: skip
+    try:  # transformers fills what an argument leaves open from the model's own config: so that is put aside
+        tokens = cast(Any, model).generate(**inputs)
+    finally:
+        model.generation_config = own
     end_ids = {ends} if isinstance(ends, int) else set(ends or [])
     return [_answer(checkpoint, row[prompt_length:].tolist(), end_ids) for row in tokens]
 
