@@ -109,13 +109,24 @@ def test_a_bad_item_is_its_own_fault_and_never_the_batchs(
 
 
 def test_decoding_ahead_is_bounded_and_still_finishes(
-    checkpoint: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(provider_local, "READY_BYTES", 1)
-    model = local(checkpoint, batch_size=4)
+    one, decoders = write_clip(tmp_path / "0.mp4", num_frames=4), 2
+    num_bytes = sample_clip(one).frames.nbytes
+    monkeypatch.setattr(provider_local, "READY_BYTES", num_bytes)
+    model = local(checkpoint, batch_size=4, decoders=decoders)
+    traffic, held = model.api._traffic, []  # type: ignore[attr-defined]
+
+    def counted(*args: object, **kw: object) -> list[Generated]:
+        held.append(traffic.held_bytes)
+        return generate(*args, **kw)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(provider_local, "generate", counted)
+    samples = [row(f"s{i}", media=Video(path=one.name)) for i in range(12)]
     said = ask(model, samples, root=tmp_path)
-    assert [told.fault for _, told in said] == [None] * 4
-    assert model.api._traffic.held_bytes == 0  # type: ignore[attr-defined]
+    assert [told.fault for _, told in said] == [None] * 12
+    assert max(held) <= (1 + decoders) * num_bytes
+    assert traffic.held_bytes == 0
 
 
 def test_frame_cache_gives_the_same_answer(checkpoint: Path, samples: list[Sample], tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ from videosafety.video.cache import FrameCache
 from videosafety.video.sample import Clip, FramePlan, Picture, load_picture, sample_clip
 
 MAX_NEW_TOKENS = 768
-READY_BYTES = 2**30  # decoded clips that wait for their batch; more is not decoded ahead
+READY_BYTES = 2**30  # of decoded clips held: no decoding starts above it, so it is passed by one clip a decoder
 SETTLE_S = 0.02  # a batch that is not full waits this long for items that are about to arrive
 
 
@@ -93,7 +93,7 @@ class LocalVideoModel(ModelAPI):
         self._cache = FrameCache(Path(frame_cache)) if frame_cache else None
         self._traffic = _Traffic()
         self._engine: anyio.Lock | None = None
-        self._slots: anyio.CapacityLimiter | None = None
+        self._slots: anyio.Semaphore | None = None
 
     def max_connections(self) -> int:
         """Enough to fill one batch while the next is decoded."""
@@ -140,16 +140,17 @@ class LocalVideoModel(ModelAPI):
     async def _decoded(self, messages: list[ChatMessage]) -> tuple[Conversation, FramePlan | None, int]:
         """The conversation with its media decoded, the frame plan, and the bytes of pixels that it holds."""
         traffic = self._traffic
-        self._slots = self._slots or anyio.CapacityLimiter(self.decoders)
-        while traffic.held_bytes >= READY_BYTES:
-            await anyio.sleep(SETTLE_S)
-        traffic.decoding += 1
-        try:
-            work = partial(conversation_of, messages, cache=self._cache)
-            conversation, plan = await anyio.to_thread.run_sync(work, limiter=self._slots)
-            self.checkpoint.family.render(self.checkpoint.processor, conversation)  # refuses markup in the words
-        finally:
-            traffic.decoding -= 1
+        self._slots = self._slots or anyio.Semaphore(self.decoders)
+        async with self._slots:
+            while traffic.held_bytes >= READY_BYTES:  # asked with the slot in hand: else all callers pass at once
+                await anyio.sleep(SETTLE_S)
+            traffic.decoding += 1
+            try:
+                work = partial(conversation_of, messages, cache=self._cache)
+                conversation, plan = await anyio.to_thread.run_sync(work)
+                self.checkpoint.family.render(self.checkpoint.processor, conversation)  # refuses markup in the words
+            finally:
+                traffic.decoding -= 1
         return conversation, plan, sum(_num_bytes(part) for message in conversation for part in message.parts)
 
     async def _answered(self, waiting: _Waiting) -> Generated:
