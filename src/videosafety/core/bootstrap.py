@@ -150,8 +150,8 @@ def paired_from_sums(
     if not is_informative(hits_KM, sizes_K).all():
         rate_a, rate_b = float(hits_a / n), float(hits_b / n)
         around_a, around_b = rates_from_sums(sums_KSC, seed=seed, num_resamples=num_resamples, level=level)
-        difference = _square_and_add(rate_a, around_a, rate_b, around_b)
-        return PairedDifference(value, difference, relative, _ratio_drop(rate_a, around_a, rate_b, around_b), pvalue)
+        difference, ratio = unpaired_intervals(rate_a, around_a, rate_b, around_b)
+        return PairedDifference(value, difference, relative, ratio, pvalue)
     drawn_RC = resampled_sums(sums_KSC, seed=seed, num_resamples=num_resamples)
     method = Method.HIERARCHICAL_BOOTSTRAP if sums_KSC.shape[1] > 1 else Method.CLUSTER_BOOTSTRAP
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -159,6 +159,14 @@ def paired_from_sums(
         difference = _percentile(lost_R / drawn_RC[:, 0], level=level, method=method)
         ratio = _percentile(lost_R / drawn_RC[:, 1], level=level, method=method)
     return PairedDifference(value, difference, relative, ratio, pvalue)
+
+
+def unpaired_intervals(rate_a: float, a: Interval, rate_b: float, b: Interval) -> tuple[Interval, Interval]:
+    """Intervals of rate(a) − rate(b) and of its share of rate(a), from the rates' own, as if they were independent."""
+    for one in (a, b):
+        if one.low is None:
+            return one, one
+    return _square_and_add(rate_a, a, rate_b, b), _ratio_drop(rate_a, a, rate_b, b)
 
 
 def resampled_sums(sums_KSC: Floats, *, seed: int, num_resamples: int = NUM_RESAMPLES) -> Floats:

@@ -23,11 +23,17 @@ from typing import Literal
 
 import numpy as np
 
-from videosafety.core.bootstrap import NUM_RESAMPLES, paired_from_sums, rates_from_sums, sums_by_cluster
+from videosafety.core.bootstrap import (
+    NUM_RESAMPLES,
+    paired_from_sums,
+    rates_from_sums,
+    sums_by_cluster,
+    unpaired_intervals,
+)
 from videosafety.core.errors import InputError, did_you_mean
 from videosafety.core.records import Outcome, Record
-from videosafety.core.scored import SUBSETS, Key, ScoredItem, Table, by_seed, cells, tabulate
-from videosafety.core.statistics import Interval, Ints, Method
+from videosafety.core.scored import SUBSETS, Key, ScoredItem, Table, by_seed, cells, groupings, tabulate
+from videosafety.core.statistics import Floats, Interval, Ints, Method, sign_flip_pvalue, widest
 
 __all__ = [
     "MAX_UNSCORED_SHARE",
@@ -217,15 +223,26 @@ def _rates(table: Table, part_N: Ints, metrics: list[Metric], place: Key, settin
     scored_N = part_N[table.outcome[part_N] != _UNSCORED]
     outcome_N = table.outcome[scored_N]
     hits = [(outcome_N == _CODE[metric]).astype(np.float64) for metric in metrics]
-    sums_KSC = sums_by_cluster(
-        [np.ones(len(scored_N)), *hits], cluster_codes=table.cluster[scored_N], seed_codes=table.seed[scored_N]
-    )
-    intervals = rates_from_sums(sums_KSC, seed=settings.seed, num_resamples=settings.num_resamples)
-    counts = {"n": len(scored_N), "cluster_n": len(sums_KSC), "unscored": len(part_N) - len(scored_N)}
-    return [
-        _row(place | counts, metric, float(hit.mean()) if len(hit) else None, interval)
-        for metric, hit, interval in zip(metrics, hits, intervals, strict=True)
-    ]
+    counts = {"n": len(scored_N), "unscored": len(part_N) - len(scored_N)}
+    rows = []
+    for metric, hit, found in zip(metrics, hits, _rate_intervals(table, scored_N, hits, settings), strict=True):
+        cluster_n, interval = found[widest([interval for _, interval in found])]
+        value = float(hit.mean()) if len(hit) else None
+        rows.append(_row(place | counts | {"cluster_n": cluster_n}, metric, value, interval))
+    return rows
+
+
+def _rate_intervals(
+    table: Table, scored_N: Ints, hits: list[Floats], settings: _Settings
+) -> list[list[tuple[int, Interval]]]:
+    """For each rate, for each way in which its answers depend on each other: number of clusters and interval."""
+    found = []
+    for codes_N in groupings(table, scored_N):
+        columns = [np.ones(len(scored_N)), *hits]
+        sums_KSC = sums_by_cluster(columns, cluster_codes=codes_N, seed_codes=table.seed[scored_N])
+        intervals = rates_from_sums(sums_KSC, seed=settings.seed, num_resamples=settings.num_resamples)
+        found.append([(len(sums_KSC), interval) for interval in intervals])
+    return [list(ways) for ways in zip(*found, strict=True)]
 
 
 def _bounds(table: Table, part_N: Ints, metrics: list[Metric], place: Key) -> list[SummaryRow]:
@@ -266,15 +283,9 @@ def _drop_rows(table: Table, other_N: Ints, video_N: Ints, key: Key, settings: _
 def _drops(table: Table, video_N: Ints, other_N: Ints, place: Key, settings: _Settings) -> list[SummaryRow]:
     both_N = (table.outcome[video_N] != _UNSCORED) & (table.outcome[other_N] != _UNSCORED)
     scored_N, partner_N = video_N[both_N], other_N[both_N]
-    sums_KSC = sums_by_cluster(
-        [
-            np.ones(len(scored_N)),
-            (table.outcome[partner_N] == _CODE[Metric.DSR]).astype(np.float64),
-            (table.outcome[scored_N] == _CODE[Metric.DSR]).astype(np.float64),
-        ],
-        cluster_codes=table.cluster[scored_N],
-        seed_codes=table.seed[scored_N],
-    )
+    hits = [(table.outcome[side] == _CODE[Metric.DSR]).astype(np.float64) for side in (partner_N, scored_N)]
+    counted = [np.ones(len(scored_N)), *hits]
+    sums_KSC = sums_by_cluster(counted, cluster_codes=table.cluster[scored_N], seed_codes=table.seed[scored_N])
     here = place | {"n": len(scored_N), "cluster_n": len(sums_KSC), "unscored": len(video_N) - len(scored_N)}
     if not len(scored_N):
         nothing = Interval(None, None, Method.EMPTY)
@@ -282,10 +293,20 @@ def _drops(table: Table, video_N: Ints, other_N: Ints, place: Key, settings: _Se
             _row(here, metric, None, nothing) for metric in (Metric.DROP_POINTS, Metric.DROP_RELATIVE, Metric.DROP_P)
         ]
     pair = paired_from_sums(sums_KSC, seed=settings.seed, num_resamples=settings.num_resamples)
+    points, relative, pvalue = [pair.interval], [pair.relative_interval], pair.pvalue
+    [by_clip, *by_words] = _rate_intervals(table, partner_N, hits[:1], settings)[0]
+    if by_words and widest([by_clip[1], by_words[0][1]]):  # few words asked of many clips: the pairs share answers
+        around_video = _rate_intervals(table, scored_N, hits[1:], settings)[0][0][1]
+        apart = unpaired_intervals(float(hits[0].mean()), by_words[0][1], float(hits[1].mean()), around_video)
+        points.append(apart[0])
+        relative.append(apart[1])
+        differences_K = np.bincount(table.words[partner_N], weights=hits[0] - hits[1])
+        pvalue = max(pvalue, sign_flip_pvalue(differences_K))
+        here["cluster_n"] = by_words[0][0]
     return [
-        _row(here, Metric.DROP_POINTS, pair.value, pair.interval),
-        _row(here, Metric.DROP_RELATIVE, pair.relative, pair.relative_interval),
-        _row(here, Metric.DROP_P, max(pair.pvalue, 1e-6), Interval(None, None, Method.SIGN_FLIP)),
+        _row(here, Metric.DROP_POINTS, pair.value, points[widest(points)]),
+        _row(here, Metric.DROP_RELATIVE, pair.relative, relative[widest(relative)]),
+        _row(here, Metric.DROP_P, max(pvalue, 1e-6), Interval(None, None, Method.SIGN_FLIP)),
     ]
 
 

@@ -42,7 +42,8 @@ SUBSETS: dict[str | None, frozenset[Subset]] = {
 class ScoredItem(Record):
     """One answer with its outcome and all that it is grouped by. ``seed`` is the training seed, None where unknown.
 
-    ``subset`` is the item's own, in every arm; ``arm_request`` is what must be defended under this arm.
+    ``subset`` is the item's own, in every arm; ``arm_request`` is what must be defended under this arm. ``words`` names
+    the question where nothing else was shown: equal words get equal answers, whatever clip the item belongs to.
 
     Raises:
         ValueError: an outcome that this request cannot have, or UNSCORED without a reason.
@@ -50,6 +51,7 @@ class ScoredItem(Record):
 
     sample_id: Identifier
     cluster: Identifier
+    words: Identifier | None = None
     subset: Subset
     arm: Identifier
     arm_request: Safety
@@ -75,10 +77,11 @@ class ScoredItem(Record):
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Answers as columns of N codes: one model, stage, benchmark and judge. ``category`` −1: None."""
+    """Answers as columns of N codes: one model, stage, benchmark and judge. ``category`` and ``words`` −1: None."""
 
     sample: Ints
     cluster: Ints
+    words: Ints
     subset: Ints
     arm: Ints
     harmful: NDArray[np.bool_]
@@ -101,6 +104,7 @@ def tabulate(items: list[ScoredItem]) -> Table:
     table = Table(
         sample=codes([item.sample_id for item in items]),
         cluster=codes([item.cluster for item in items]),
+        words=_index([item.words for item in items], sorted({item.words for item in items if item.words is not None})),
         subset=_index([item.subset for item in items], list(Subset)),
         arm=_index([item.arm for item in items], arms),
         harmful=np.array([item.arm_request is Safety.HARMFUL for item in items]),
@@ -154,6 +158,12 @@ def cells(
                         "category": None if category is None else table.categories[category],
                     }
                     yield key | place, in_cell_N
+
+
+def groupings(table: Table, answers_N: Ints) -> list[Ints]:
+    """How these answers depend on each other: by clip, and by their words where nothing else was shown to any."""
+    by_words = [table.words] if len(answers_N) and (table.words[answers_N] >= 0).all() else []
+    return [codes_N[answers_N] for codes_N in (table.cluster, *by_words)]
 
 
 def by_seed(table: Table, cell_N: Ints) -> Iterator[tuple[int | None, Ints]]:

@@ -24,7 +24,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
-from math import sqrt
+from math import inf, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -62,6 +62,12 @@ class Interval:
     low: float | None
     high: float | None
     method: Method
+
+
+def widest(intervals: Sequence[Interval]) -> int:
+    """Which interval claims least: the first that has no bounds, else the widest (the first of equals)."""
+    widths = [inf if i.low is None or i.high is None else i.high - i.low for i in intervals]
+    return widths.index(max(widths))
 
 
 def wilson(successes: float, n: float, *, level: float = 0.95, method: Method = Method.WILSON) -> Interval:

@@ -32,11 +32,15 @@ class Shown:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A named, pure way to show an item; ``show`` returns None where the arm does not apply."""
+    """A named, pure way to show an item; ``show`` returns None where the arm does not apply.
+
+    ``words_alone``: nothing else is shown, so that items with the same words are one question asked again.
+    """
 
     name: str
     says: str
     show: Callable[[Sample, Sampling], Shown | None]
+    words_alone: bool = False
 
 
 def _video(sample: Sample, sampling: Sampling) -> Shown | None:
@@ -54,7 +58,7 @@ ARMS: dict[str, Arm] = {
     arm.name: arm
     for arm in (
         Arm("video", "the item's own clip or picture, and the words", _video),
-        Arm("text", "the words alone", _text),
+        Arm("text", "the words alone", _text, words_alone=True),
     )
 }
 

@@ -15,6 +15,7 @@ Example:
     >>> rows = summarise_run(Path("runs/demo"))                                 # doctest: +SKIP
 """
 
+import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -28,6 +29,7 @@ from videosafety.core.metrics import MAX_UNSCORED_SHARE, SummaryRow, summarise
 from videosafety.core.records import Identifier, Outcome, Record, Response, Sample, Verdict
 from videosafety.core.scored import ScoredItem
 from videosafety.core.store import write_json, write_records
+from videosafety.evaluate.arms import ARMS
 from videosafety.evaluate.manifest import MediaState
 from videosafety.judges.base import Measures
 from videosafety.judges.card import JudgeCard
@@ -115,9 +117,11 @@ def scored_item(
     seed: int | None = None,
 ) -> ScoredItem:
     """A verdict with its groups. ``labels`` are those of (item, arm); a split is a benchmark row of its own."""
+    words_alone = verdict.arm in ARMS and ARMS[verdict.arm].words_alone
     return ScoredItem(
         sample_id=sample.id,
         cluster=sample.cluster_id,
+        words=f"words-{hashlib.sha256(sample.query.encode()).hexdigest()[:16]}" if words_alone else None,
         subset=sample.subset,
         arm=verdict.arm,
         arm_request=labels.request,
