@@ -6,6 +6,7 @@ Example:
     ...     evaluate(...)
 """
 
+import json
 import os
 import platform
 import resource
@@ -20,8 +21,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from videosafety.core.errors import InputError
-from videosafety.core.jsonl import read_json
+from videosafety.core.errors import InputError, RecordError
+from videosafety.core.jsonl import canonical_json, read_json
 from videosafety.core.store import write_json
 
 PACKAGES = ("videosafety", "torch", "torchvision", "transformers", "tokenizers", "av", "inspect-ai", "numpy")
@@ -36,21 +37,25 @@ class Book:
 
     @classmethod
     def open(cls, folder: Path, *, name: str, seeds: Sequence[int], recipe: Mapping[str, Any]) -> "Book":
-        """The book of an earlier attempt at the same recipe, or a new one.
+        """The book of an earlier attempt at the same recipe, or a new one (also where no stage was finished yet).
 
         Raises:
             InputError: the folder holds a run of another recipe.
+            RecordError: ``run.json`` is no book.
             StorageError: the folder cannot be written.
         """
         file = folder / "run.json"
+        recipe = json.loads(canonical_json(recipe))  # as it reads back: a tuple is a list
         if file.is_file():
-            content: dict[str, Any] = read_json(file)
-            if content.get("recipe") != recipe:
+            content: Any = read_json(file)
+            entries = _entries(content, where=str(file))
+            if content.get("recipe") != recipe and entries:
                 what = f"this folder holds another run ({content.get('name')!r}, {_difference(content, recipe)})"
                 raise InputError(what, where=str(folder), fix="give another --out, or remove the folder")
-            for entry in content["stages"]:
+            for entry in entries:
                 entry["reused"] = True
-            return cls(file, content)
+            if content.get("recipe") == recipe:
+                return cls(file, content)
         content = {
             "name": name,
             "recipe": dict(recipe),
@@ -104,6 +109,14 @@ def _version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def _entries(content: Any, *, where: str) -> list[dict[str, Any]]:
+    """The stages of a book that was read."""
+    entries = content.get("stages") if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "name" in entry for entry in entries):
+        raise RecordError("is not the run.json of a run", where=where, fix="give another --out, or remove the folder")
+    return entries
 
 
 def _difference(content: Mapping[str, Any], recipe: Mapping[str, Any]) -> str:
