@@ -4,18 +4,16 @@ Exit codes: 0 done; 1 a bug of ours; 2 something in the input is wrong (one sent
 with damaged clips still finishes and counts them); 3 more than 2 % of the answers could not be scored; 130 interrupted.
 """
 
-import errno
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, cast
 
-import click
 import typer
 from rich.console import Console
 
 from videosafety import __version__
-from videosafety.core.errors import InputError, VideoSafetyError
+from videosafety.core.errors import InputError, VideoSafetyError, did_you_mean
 
 app = typer.Typer(
     name="videosafety",
@@ -33,10 +31,13 @@ app.add_typer(video, name="video")
 app.add_typer(recipe, name="recipe")
 
 INTERRUPTED = 130
+# typer carries a click of its own, or uses the installed one
+USAGE_FAULT: type[Exception] = next(k for k in typer.BadParameter.__mro__ if k.__name__ == "ClickException")
 out_console = Console()
 console = Console(stderr=True)
 
 Out = Annotated[Path, typer.Option("--out", help="Folder of the run; the same command again resumes it.")]
+Workers = Annotated[int | None, typer.Option(help="Processes for training seeds; default: the cores.", min=1)]
 Set = Annotated[list[str] | None, typer.Option("--set", help="Override a recipe key: base.steps.align=100.")]
 
 
@@ -66,7 +67,7 @@ def run_recipe(
     name: Annotated[str, typer.Argument(help="A recipe file, or the name of one in recipes/.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; the same again resumes it.")] = None,
     overrides: Set = None,
-    workers: Annotated[int | None, typer.Option(help="Processes for training seeds; default: the cores.")] = None,
+    workers: Workers = None,
 ) -> None:
     """Run a recipe: every stage that is not done yet, then the headline table and the page."""
     from videosafety.core.recipe import load_recipe
@@ -83,7 +84,7 @@ def reproduce(
     out: Annotated[Path, typer.Option("--out", help="Folder of the runs; the same again resumes them.")] = Path("runs"),
     results: Annotated[Path, typer.Option(help="Where the tables to commit are written.")] = Path("results"),
     only: Annotated[list[str] | None, typer.Option(help="Only these recipes.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes for training seeds; default: the cores.")] = None,
+    workers: Workers = None,
 ) -> None:
     """Train the toy bases from scratch on several seeds, evaluate each, and write the tables that are committed."""
     from videosafety.core.recipe import load_recipe
@@ -109,7 +110,7 @@ def evaluate(
     taxonomy: Annotated[str, typer.Option(help="Harm categories: vse, toy, or a file.")] = "vse",
     name: Annotated[str, typer.Option(help="What the benchmark is called in tables.")] = "vse",
     stage: Annotated[str, typer.Option(help="Training stage of the model, for tables.")] = "base",
-    seed: Annotated[int | None, typer.Option(help="Training seed of the model, for tables.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Training seed of the model, for tables.", min=0)] = None,
     fps: Annotated[float, typer.Option(help="Frames taken per second of a clip.")] = 1.0,
     max_frames: Annotated[int, typer.Option(help="Frames at most.")] = 90,
     max_side_px: Annotated[int | None, typer.Option(help="Longer side at most, in pixels.")] = None,
@@ -126,16 +127,19 @@ def evaluate(
     from videosafety.evaluate.manifest import load_benchmark
     from videosafety.evaluate.run import Named, inspect_name
     from videosafety.evaluate.run import evaluate as run_evaluation
-    from videosafety.evaluate.tasks import Decoding, names
+    from videosafety.evaluate.tasks import decoding_of, names
     from videosafety.report.book import Book
     from videosafety.report.build import build
+    from videosafety.report.rows import STAGES
 
-    decoding = Decoding(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens)
+    decoding = decoding_of(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens)
     benchmark = load_benchmark(data, name=name, taxonomy=taxonomy, limit=limit)
+    if stage not in STAGES:
+        raise InputError(f"unknown stage {stage!r}", where="--stage", fix=did_you_mean(stage, STAGES))
     called = model.rstrip("/").rpartition("/")[2]
     folder = out / "evaluations" / f"{stage}-seed-{0 if seed is None else seed}"
     local = inspect_name(model).startswith("videosafety/")
-    book = Book.open(out, name=out.resolve().name, seeds=[] if seed is None else [seed], recipe={
+    book = Book.open(out, name=Path(os.path.abspath(out)).name, seeds=[] if seed is None else [seed], recipe={
         "model": model, "data": str(data), "benchmark": name, "taxonomy": taxonomy, "arms": names(arms),
         "judges": names(judges), "stage": stage, "decoding": decoding.model_dump(mode="json"), "limit": limit,
     })  # fmt: skip
@@ -254,18 +258,23 @@ def main() -> None:
     """Run the command line; every mistake a person can mend is one sentence and an exit code, without a traceback."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        code = app(standalone_mode=False)  # else an interruption ends as "Aborted" with exit code 1
-    except click.ClickException as error:
-        error.show()
-        code = error.exit_code
+        code = app(standalone_mode=False)  # else an interruption ends without a sentence
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt  # typer took the signal
+    except USAGE_FAULT as error:
+        cast(Any, error).show()
+        code = cast(Any, error).exit_code
     except VideoSafetyError as error:
         code = _ended(error, error.exit_code)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+        from videosafety.core.store import FIXES
+
+        if error.errno not in FIXES:
             raise
-        sentence = InputError(error.strerror or "the disk refuses", where=str(error.filename), fix="free or allow it")
+        where = None if error.filename is None else str(error.filename)
+        sentence = InputError(os.strerror(error.errno).lower(), where=where, fix=FIXES[error.errno])
         code = _ended(sentence, sentence.exit_code)
-    except (KeyboardInterrupt, click.Abort) as error:
+    except (KeyboardInterrupt, typer.Abort) as error:
         code = _ended(error, INTERRUPTED, "interrupted; run the same command again to go on")
     sys.exit(code if isinstance(code, int) else 0)
 

@@ -14,6 +14,7 @@ Example:
     "data.jsonl:3: no such language 'eng'; use one of en, zh"
 """
 
+import unicodedata
 from collections.abc import Iterable
 from difflib import get_close_matches
 from enum import StrEnum
@@ -29,8 +30,9 @@ class VideoSafetyError(Exception):
         super().__init__(what, where, fix)
 
     def __str__(self) -> str:
-        sentence = f"{self.where}: {self.what}" if self.where else self.what
-        return f"{sentence}; {self.fix}" if self.fix else sentence
+        where = printable(self.where).replace("\n", "\\n") if self.where else None
+        sentence = f"{where}: {self.what}" if where else self.what
+        return printable(f"{sentence}; {self.fix}" if self.fix else sentence)
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_rebuild, (type(self), dict(self.__dict__)))
@@ -89,6 +91,18 @@ class DependencyError(VideoSafetyError):
 
 class StorageError(VideoSafetyError):
     """The disk is full or refuses."""
+
+
+def printable(text: str) -> str:
+    """Text that is safe on a terminal: control, bidi and broken characters as escapes; a newline stays.
+
+    >>> printable("a\\x1b[31m.mp4")
+    'a\\\\x1b[31m.mp4'
+    """
+    unsafe = ("Cc", "Cf", "Cs", "Zl", "Zp")
+    return "".join(
+        c if c == "\n" or unicodedata.category(c) not in unsafe else c.encode("unicode_escape").decode() for c in text
+    )
 
 
 def did_you_mean(given: str, known: Iterable[str]) -> str:

@@ -185,6 +185,8 @@ def _override(data: dict[str, Any], override: str) -> None:
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file whose top is a mapping (an empty file is an empty one). Raises RecipeError, with the line."""
     try:
+        if path.exists() and not path.is_file():
+            raise RecipeError("cannot be read: is not an ordinary file", where=str(path), fix="give the path of a file")
         text = path.read_bytes().decode()
     except FileNotFoundError:
         raise RecipeError("no such file", where=str(path), fix="check the path") from None

@@ -61,7 +61,7 @@ __all__ = [
 
 MANIFEST = "manifest.json"
 
-_FIXES = {
+FIXES = {
     errno.ENOSPC: "free some space or choose another folder",
     errno.EDQUOT: "your quota is used up: free some space or choose another folder",
     errno.EFBIG: "the file size limit is reached: raise it (ulimit -f) or choose another folder",
@@ -69,6 +69,9 @@ _FIXES = {
     errno.EPERM: "choose a folder that you may write to",
     errno.EROFS: "choose a folder that you may write to",
     errno.ENAMETOOLONG: "choose a shorter name",
+    errno.ENOTDIR: "choose a folder that is none yet, or an existing one",
+    errno.EISDIR: "name a file and not a folder",
+    errno.ELOOP: "mend the link, it leads back to itself",
 }
 
 
@@ -82,7 +85,7 @@ def storage_errors(path: AnyPath) -> Iterator[None]:
         yield
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
-        fix = _FIXES.get(error.errno or 0, "check the path and the disk, then run again")
+        fix = FIXES.get(error.errno or 0, "check the path and the disk, then run again")
         raise StorageError(f"cannot be written: {reason}", where=str(path), fix=fix) from error
 
 

@@ -22,7 +22,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
-from videosafety.core.errors import InputError
+from videosafety.core.errors import InputError, RecordError
 from videosafety.core.jsonl import read_record, read_records
 from videosafety.core.labels import Labels
 from videosafety.core.metrics import MAX_UNSCORED_SHARE, SummaryRow, summarise
@@ -92,13 +92,17 @@ def scored_items(folder: Path) -> list[ScoredItem]:
     """Every verdict of an evaluation folder with all that it is grouped by.
 
     Raises:
-        RecordError: a file is missing or does not load.
+        RecordError: a file is missing or does not load, or a verdict is about an item that is not there.
     """
     info = read_record(folder / "evaluation.json", EvaluationInfo)
     samples = {sample.id: sample for sample in read_records(folder / "samples.jsonl", Sample)}
     shown = read_records(folder / "plans.jsonl", ShownItem, unique=("sample_id", "arm"))
     labels = {(row.sample_id, row.arm): row.labels for row in shown}
     verdicts = read_records(folder / "verdicts.jsonl", Verdict, unique=("sample_id", "arm", "judge"))
+    lost = next((v for v in verdicts if v.sample_id not in samples or (v.sample_id, v.arm) not in labels), None)
+    if lost is not None:
+        raise RecordError(f"record {lost.sample_id!r} under {lost.arm!r} is not in samples.jsonl and plans.jsonl",
+                          where=str(folder / "verdicts.jsonl"), fix="run the evaluation again")  # fmt: skip
     return [
         scored_item(samples[v.sample_id], labels[v.sample_id, v.arm], v, benchmark=info.benchmark, model=info.model,
                     stage=info.stage, seed=info.seed)

@@ -75,6 +75,8 @@ def claim(folder: Path, identity: dict[str, str]) -> None:
         write_json(path, identity)
         return
     found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError("is not the identity of an evaluation", where=str(path.parent), fix="remove this folder")
     differs = sorted(key for key in identity.keys() | found.keys() if identity.get(key) != found.get(key))
     if differs:
         raise InputError(f"this folder holds the evaluation of another {', another '.join(differs)}",

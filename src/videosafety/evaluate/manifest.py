@@ -12,6 +12,7 @@ Example:
 
 import hashlib
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -28,6 +29,7 @@ from videosafety.core.records import Image, QueryKind, Record, Sample, Video
 from videosafety.core.taxonomy import load_taxonomy
 from videosafety.video.probe import probe
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
 QUIET_S = 5.0  # a survey shorter than this shows no bar
 PROBES_AT_ONCE = min(8, 2 * (os.cpu_count() or 1))
 
@@ -65,7 +67,10 @@ def load_benchmark(
 
     Raises:
         RecordError: the file or rows are bad; names every bad row (the first 20) by line, id and fault.
+        InputError: an unfit ``name`` or ``limit``.
     """
+    if re.fullmatch(NAME, name) is None:
+        raise InputError(f"the benchmark's name is {name[:60]!r}", fix="use letters, digits and -._ only")
     samples = read_records(manifest, Sample)
     root = manifest.resolve().parent
     categories = frozenset(subcategory.id for subcategory in load_taxonomy(taxonomy).subcategories)
@@ -84,7 +89,8 @@ def load_benchmark(
 
 def _faults(sample: Sample, *, root: Path, categories: frozenset[str]) -> Iterator[str]:
     if sample.category is not None and sample.category not in categories:
-        yield f"unknown category {sample.category!r}; {did_you_mean(sample.category, categories)}"
+        given = sample.category[:60]
+        yield f"unknown category {given!r}; {did_you_mean(given, categories)}"
     if sample.media is None:
         if sample.query_kind is QueryKind.DEICTIC:
             yield "the query is deictic but there is no media that it could point at; add media or make it explicit"

@@ -11,6 +11,7 @@ Example:
     0
 """
 
+import errno
 import logging
 import os
 import re
@@ -30,8 +31,9 @@ from inspect_ai.log import EvalLog
 from inspect_ai.model import Model, get_model
 from rich.console import Console
 
-from videosafety.core.errors import InputError, MediaFault, VideoSafetyError
+from videosafety.core.errors import InputError, MediaFault, VideoSafetyError, printable
 from videosafety.core.records import Outcome, Response, StopReason, Verdict
+from videosafety.core.store import storage_errors
 from videosafety.evaluate.arms import ARMS
 from videosafety.evaluate.arms import get as get_arm
 from videosafety.evaluate.asking import PROVIDER, Asked
@@ -91,6 +93,8 @@ def evaluate(
     console = console or Console(stderr=True)
     benchmark = data if isinstance(data, Benchmark) else load_benchmark(data)
     applied = applicable(benchmark, arms, decoding)
+    if not judges:
+        raise InputError("no judge is named", fix="give at least one, such as rules")
     cards = tuple(card(judges_registry.get(name)) for name in dict.fromkeys(judges))
     media = survey(benchmark, console=console)
     one = model if isinstance(model, Model) else load_model(model, **(model_args or {}))
@@ -180,6 +184,11 @@ def _run(model: Model, tasks: _Tasks, *, arms: Sequence[str], work: Path, consol
                 built, model=model, display="none", log_dir=str(work / "inspect"), log_realtime=False,
                 log_level="error", score_display=False, ctl_server=False, debug_errors=True, log_refusals=False,
             )  # fmt: skip
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            with storage_errors(work):  # names the folder, which Inspect's error does not
+                raise
         finally:
             logging.getLogger().setLevel(level)
     if len(logs) < len(built) or any(log.status == "cancelled" for log in logs):
@@ -224,7 +233,8 @@ def _say(answered: Answered, console: Console) -> None:
     """One sentence for every damaged item, and one for everything else that could not be scored."""
     for state in answered.media:
         if state.state == "damaged":
-            console.print(f"{state.sample_id}: not scored, {state.detail}", markup=False, soft_wrap=True)
+            said = printable(f"{state.sample_id}: not scored, {state.detail}").replace("\n", "\\n")
+            console.print(said, markup=False, soft_wrap=True)
     unscored = [v.reason for v in answered.verdicts if v.outcome is Outcome.UNSCORED]
     reasons = Counter(reason for reason in unscored if not reason.startswith(MEDIA_FAULT))
     if reasons:

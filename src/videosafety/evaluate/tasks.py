@@ -17,8 +17,10 @@ from inspect_ai import Epochs, Task, task
 from inspect_ai.dataset import MemoryDataset
 from inspect_ai.dataset import Sample as InspectSample
 from inspect_ai.model import GenerateConfig
+from pydantic import ValidationError
 
 from videosafety.core.errors import InputError
+from videosafety.core.explain import explain
 from videosafety.core.recipe import Config, knob
 from videosafety.core.records import Sample
 from videosafety.evaluate import arms
@@ -60,7 +62,7 @@ def vse(
 ) -> Task:
     """A manifest of samples (VSE or your own) under one arm."""
     benchmark = load_benchmark(Path(data), name="vse", taxonomy=taxonomy, limit=limit)
-    decoding = Decoding(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens)
+    decoding = decoding_of(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens)
     return build_task(benchmark, arm=arm, judges=names(judges), decoding=decoding, media=survey(benchmark))
 
 
@@ -77,8 +79,16 @@ def toy(
     """The toy benchmark under one arm; built in the cache folder when it is not there yet."""
     manifest = Path(data) if data else toy_manifest(size, seed=seed)
     benchmark = load_benchmark(manifest, name="toy", taxonomy="toy", limit=limit)
-    decoding = Decoding(max_new_tokens=max_new_tokens)
+    decoding = decoding_of(max_new_tokens=max_new_tokens)
     return build_task(benchmark, arm=arm, judges=names(judges), decoding=decoding, media=survey(benchmark))
+
+
+def decoding_of(**given: Any) -> Decoding:
+    """A ``Decoding`` from flags. Raises InputError: names the flag and its range."""
+    try:
+        return Decoding(**given)
+    except ValidationError as error:
+        raise InputError("; ".join(explain(error, kind=Decoding)), fix="mend this setting") from error
 
 
 def names(given: str | Sequence[str]) -> tuple[str, ...]:

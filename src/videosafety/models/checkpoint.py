@@ -10,6 +10,7 @@ Example:
 """
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -18,9 +19,9 @@ import torch
 from transformers import AutoConfig, AutoProcessor, PreTrainedModel, ProcessorMixin
 from transformers.utils import logging as transformers_logging
 
-from videosafety.core.errors import CheckpointError
+from videosafety.core.errors import CheckpointError, InputError
 from videosafety.core.folder import write_folder
-from videosafety.models.family import Family
+from videosafety.models.family import Family, Message
 from videosafety.models.registry import family_of
 
 _FINGERPRINTED = (".safetensors", ".json", ".jinja", ".txt", ".model")
@@ -53,10 +54,14 @@ def load(
     """Load a checkpoint from a local folder or a hub id.
 
     Raises:
-        CheckpointError: no such folder or id, unknown family, damaged or missing weights, no safetensors.
+        CheckpointError: no such folder or id, unknown family, damaged or missing weights, template or safetensors.
+        InputError: the device cannot be used.
     """
     folder = resolve(path)
+    _check_device(device)
     transformers_logging.disable_progress_bar()
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.CRITICAL)  # what it would report is raised below
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
         family = family_of(config.model_type, where=path)
@@ -64,6 +69,7 @@ def load(
         model, report = cast(Any, family.model_class).from_pretrained(
             folder, dtype=dtype, use_safetensors=True, attn_implementation=attention, output_loading_info=True
         )
+        family.render(processor, (Message("user", ("Hello?",)),))  # a template that fails, fails here
     except CheckpointError:
         raise
     except Exception as error:
@@ -71,6 +77,8 @@ def load(
         what = f"the checkpoint cannot be read ({type(error).__name__}: {_short(cause)})"
         fix = "check that config.json, the processor files and *.safetensors are whole"
         raise CheckpointError(what, where=path, fix=fix) from error
+    finally:
+        transformers_logging.set_verbosity(verbosity)
     broken = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
     if broken:
         raise CheckpointError(f"the weights miss or mismatch {len(broken)} tensors, such as {broken[0]}", where=path,
@@ -78,6 +86,14 @@ def load(
     family.prepare(model)
     model.to(device).eval()
     return Checkpoint(path, family, model, processor, fingerprint(Path(folder)))
+
+
+def _check_device(name: str) -> None:
+    try:
+        torch.zeros(1, device=name).tolist()
+    except Exception as error:
+        known = "cpu" + (", cuda" if torch.cuda.is_available() else "")
+        raise InputError(f"the device {name!r} cannot be used here", fix=f"use one of: {known}") from error
 
 
 def _short(lines: list[str]) -> str:
