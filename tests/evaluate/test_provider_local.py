@@ -148,8 +148,10 @@ def test_a_crash_of_the_model_reaches_every_item_of_the_batch(
 
 
 def test_what_the_protocol_does_not_know_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(InputError, match="greedy"):
-        asyncio.run(local(checkpoint).generate("hello", config=GenerateConfig(temperature=0.7)))
+    model = local(checkpoint)
+    for given in ({"temperature": 0.7}, {"num_choices": 3}, {"stop_seqs": ["."]}, {"logit_bias": {5: 1.0}}):
+        with pytest.raises(InputError, match=f"greedy and takes no {next(iter(given))}"):
+            asyncio.run(model.generate("hello", config=GenerateConfig.model_validate(given)))
     with pytest.raises(InputError, match="both must be 1 or more"):
         local(checkpoint, batch_size=0)
 

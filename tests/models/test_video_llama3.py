@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tokenizers import AddedToken
 from transformers.models.video_llama_3 import modeling_video_llama_3 as stock
 
 from videosafety.core.errors import InputError
@@ -161,3 +162,11 @@ def test_an_end_token_of_the_checkpoint_ends_the_answer(checkpoint):
 def test_markup_in_the_words_is_refused(checkpoint, token):
     with pytest.raises(InputError, match="special token"):
         checkpoint.family.encode(checkpoint.processor, user(f"hello {token}"))
+
+
+def test_a_special_token_that_the_tokenizer_names_nowhere_is_markup_too(checkpoint):
+    processor = deepcopy(checkpoint.processor)
+    processor.tokenizer.add_tokens([AddedToken("<|unlisted|>", special=True)])
+    assert "<|unlisted|>" not in processor.tokenizer.all_special_tokens
+    with pytest.raises(InputError, match="unlisted"):
+        checkpoint.family.encode(processor, user("hello <|unlisted|>"))

@@ -41,6 +41,8 @@ from videosafety.video.cache import FrameCache
 from videosafety.video.sample import Clip, FramePlan, Picture, load_picture, sample_clip
 
 MAX_NEW_TOKENS = 768
+NOT_GREEDY = ("temperature", "top_p", "top_k", "num_choices", "best_of", "stop_seqs", "frequency_penalty",
+              "presence_penalty", "logit_bias", "response_schema")  # fmt: skip
 READY_BYTES = 2**30  # of decoded clips held: no decoding starts above it, so it is passed by one clip a decoder
 SETTLE_S = 0.02  # a batch that is not full waits this long for items that are about to arrive
 
@@ -65,7 +67,7 @@ class _Traffic:
 
 
 class LocalVideoModel(ModelAPI):
-    """A checkpoint behind Inspect's model interface. Greedy; sampling options of the config are refused."""
+    """A checkpoint behind Inspect's model interface. Greedy; a config that would change an answer is refused."""
 
     takes_media_paths = True  # the solver asks this: media go by path in the metadata, not as base64
 
@@ -112,8 +114,9 @@ class LocalVideoModel(ModelAPI):
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
         """One answer. A media fault is an output with ``Said.fault`` and no exception."""
-        if config.temperature or tools:
-            raise InputError("the local provider is greedy and takes no tools", fix="set temperature to 0")
+        given = [name for name in NOT_GREEDY if getattr(config, name) not in (None, 0)] + ["tools"] * bool(tools)
+        if given:
+            raise InputError(f"the local provider is greedy and takes no {', '.join(given)}", fix="leave it out")
         try:
             conversation, plan, num_bytes = await self._decoded(input)
         except InputError as error:

@@ -41,7 +41,8 @@ class VideoLlama3:
     def render(self, processor: ProcessorMixin, conversation: Conversation) -> str:
         """The prompt by the checkpoint's chat template; the assistant speaks next."""
         tokenizer = cast(Any, processor).tokenizer
-        refuse_placeholders(conversation, tokenizer.all_special_tokens)
+        marks = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
+        refuse_placeholders(conversation, sorted(marks | set(tokenizer.all_special_tokens)))
         rendered = processor.apply_chat_template(
             template_messages(conversation), tokenize=False, add_generation_prompt=True
         )
