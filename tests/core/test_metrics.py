@@ -12,11 +12,9 @@ from videosafety.core.bootstrap import hierarchical_bootstrap, paired_difference
 from videosafety.core.errors import InputError
 from videosafety.core.labels import Safety, Subset
 from videosafety.core.metrics import (
-    MAX_UNSCORED_SHARE,
     Metric,
     ScoredItem,
     SummaryRow,
-    exit_unscored,
     find,
     summarise,
 )
@@ -336,15 +334,6 @@ def test_an_outcome_must_fit_the_request() -> None:
             scored("a", subset, outcome)
     with pytest.raises(ValidationError, match="needs its reason"):
         scored("a", "HH", "unscored", reason="")
-
-
-def test_more_than_two_percent_unscored() -> None:
-    def run(unscored: int) -> list[ScoredItem]:
-        return [scored(f"i{i}", "HH", "unscored" if i < unscored else "defended") for i in range(100)]
-
-    assert MAX_UNSCORED_SHARE == 0.02
-    assert [exit_unscored(run(count)) for count in (0, 2, 3)] == [False, False, True]
-    assert not exit_unscored([])
 
 
 def test_nothing_in_nothing_out() -> None:

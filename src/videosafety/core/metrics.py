@@ -41,7 +41,6 @@ __all__ = [
     "Metric",
     "ScoredItem",
     "SummaryRow",
-    "exit_unscored",
     "find",
     "summarise",
 ]
@@ -180,12 +179,6 @@ def find(rows: Iterable[SummaryRow], **where: object) -> list[SummaryRow]:
                 f"rows have no field {name!r}", where="find", fix=did_you_mean(name, SummaryRow.model_fields)
             )
     return [row for row in rows if all(getattr(row, name) == wanted for name, wanted in where.items())]
-
-
-def exit_unscored(items: Iterable[ScoredItem]) -> bool:
-    """Whether more than ``MAX_UNSCORED_SHARE`` of a run could not be scored: its figures are not to be relied on."""
-    outcomes = [item.outcome for item in items]
-    return outcomes.count(Outcome.UNSCORED) > MAX_UNSCORED_SHARE * len(outcomes)
 
 
 def _rate_rows(table: Table, where_N: Ints, key: Key, settings: _Settings) -> list[SummaryRow]:
