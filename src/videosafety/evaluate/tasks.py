@@ -8,8 +8,10 @@ Run:
     inspect eval videosafety/toy --model videosafety/DIR -T size=small -T judges=oracle
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -105,11 +107,18 @@ def names(given: str | Sequence[str]) -> tuple[str, ...]:
 
 
 def toy_manifest(size: str, *, seed: int) -> Path:
-    """The manifest of the toy benchmark in the user's cache folder; builds it the first time."""
+    """The manifest of the toy benchmark in the user's cache folder; built when it is not there."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "videosafety" / f"toy-{size}-{seed}"
+    folder = cache / "videosafety" / f"toy-{size}-{seed}-{_edition()}"
     manifest = folder / MANIFEST
     return manifest if manifest.exists() else build_benchmark(folder, size=size, seed=seed)
+
+
+def _edition() -> str:
+    """8 hex digits over the code and the words that make the clips: a benchmark of an older version is another one."""
+    made_by = [*files("videosafety.toyworld").iterdir(), files("videosafety.video") / "write.py"]
+    sources = sorted((f.name, f.read_bytes()) for f in made_by if f.name.endswith((".py", ".yaml")))
+    return hashlib.sha256(b"".join(source for _, source in sources)).hexdigest()[:8]
 
 
 def build_task(
