@@ -16,6 +16,7 @@ from videosafety.report import build, headline
 from videosafety.report.collect import collect
 from videosafety.report.finding import caution, finding
 from videosafety.report.headline import drop, headline_table, worst_babble
+from videosafety.report import rows as report_rows
 from videosafety.report.rows import by_seed, pooled, settings
 from videosafety.report.select import choose
 from videosafety.report.tables import account_table, bounds_table, heat_tables, seeds_table
@@ -212,3 +213,13 @@ def test_the_page_is_the_same_every_time(run_folder: Path) -> None:
     assert build(run_folder, max_samples=5).read_bytes() == first
     tables = {p.name for p in (run_folder / "tables").iterdir()}
     assert {"headline.csv", "arms.csv", "seeds.csv", "account.csv", "bounds.csv"} <= tables
+
+
+def test_a_split_stands_apart_unless_splits_are_all_there_is() -> None:
+    toy, held, test, dev = (row("dsr", 0.1, benchmark=b) for b in ("toy", "toy:held_out", "mine:test", "mine:dev"))
+    assert report_rows.main_rows([toy, held, test, dev]) == [toy, test, dev]
+    assert report_rows.split_rows([toy, held, test, dev]) == [held]
+    assert report_rows.main_rows(iter([test])) == [test]
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(headline(report_rows.main_rows([test, dev])))
+    assert {"test", "dev"} <= set(console.export_text().split())

@@ -76,11 +76,11 @@ class Book:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Run a stage; when it ends well, note its wall clock and the largest memory so far."""
+        """Run a stage; when it ends well, note this attempt's commit and wall clock, and the largest memory so far."""
         started = time.monotonic()
         yield
         entry = {"name": name, "wall_s": round(time.monotonic() - started, 2),
-                 "peak_memory_bytes": peak_memory_bytes(), "reused": False}  # fmt: skip
+                 "peak_memory_bytes": peak_memory_bytes(), "commit": commit(), "reused": False}  # fmt: skip
         self.content["stages"] = [one for one in self.content["stages"] if one["name"] != name] + [entry]
         write_json(self.file, self.content)
 

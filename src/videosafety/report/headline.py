@@ -104,7 +104,8 @@ def headline(rows: Sequence[SummaryRow]) -> RichTable:
     table.add_column("measure")
     for setting, _ in shown:
         several = len({(s.model, s.judge) for s, _ in shown}) > 1
-        label = f"{setting.stage}\n{setting.model}\n{setting.judge}" if several else setting.stage
+        split = setting.benchmark.partition(":")[2]
+        label = "\n".join([setting.stage, *([setting.model, setting.judge] if several else []), *filter(None, [split])])
         table.add_column(visible(label).replace("[", r"\["), justify="right")
     names = [f"{m.group}: {m.label}" for m in MEASURES]
     names += ["Incoherent + wrong, worst subset", *(f"Drop on HH, {label}" for label, _ in DROPS)]

@@ -34,13 +34,17 @@ def _stage_rank(stage: str) -> int:
 
 
 def main_rows(rows: Iterable[SummaryRow]) -> list[SummaryRow]:
-    """The rows of whole benchmarks: without those of a split (``toy:held_out``), which are rows of their own."""
-    return [row for row in rows if ":" not in row.benchmark]
+    """The rows of whole benchmarks: without splits (``toy:held_out``), unless splits are all that a benchmark has."""
+    known = list(rows)
+    whole = {row.benchmark for row in known if ":" not in row.benchmark}
+    return [row for row in known if ":" not in row.benchmark or row.benchmark.partition(":")[0] not in whole]
 
 
 def split_rows(rows: Iterable[SummaryRow]) -> list[SummaryRow]:
-    """The rows of their own: splits of a benchmark."""
-    return [row for row in rows if ":" in row.benchmark]
+    """The rows of their own: splits of a benchmark that has more than splits."""
+    known = list(rows)
+    main = {row.benchmark for row in main_rows(known)}
+    return [row for row in known if row.benchmark not in main]
 
 
 def of(rows: Iterable[SummaryRow], setting: Setting) -> list[SummaryRow]:
