@@ -13,10 +13,10 @@ from videosafety.core.errors import InputError, RecordError
 from videosafety.core.metrics import SummaryRow
 from videosafety.core.statistics import Method
 from videosafety.report import build, headline
+from videosafety.report import rows as report_rows
 from videosafety.report.collect import collect
 from videosafety.report.finding import caution, finding
 from videosafety.report.headline import drop, headline_table, worst_babble
-from videosafety.report import rows as report_rows
 from videosafety.report.rows import by_seed, pooled, settings
 from videosafety.report.select import choose
 from videosafety.report.tables import account_table, bounds_table, heat_tables, seeds_table
