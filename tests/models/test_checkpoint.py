@@ -96,6 +96,23 @@ def test_a_missing_folder_never_asks_the_network(path, monkeypatch):
         load(path)
 
 
+def test_a_hub_id_fetches_what_loads_and_no_pickled_weights(folder, checkpoint, monkeypatch):
+    from huggingface_hub.utils import filter_repo_objects
+
+    asked = []
+
+    def fetch(repo, *, allow_patterns):
+        files = [f.name for f in folder.iterdir()]
+        there = [*files, "pytorch_model.bin", "consolidated.pth", "model.onnx", "video.mp4"]
+        asked.append((repo, set(filter_repo_objects(there, allow_patterns=allow_patterns)), set(files)))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    assert load("owner/model").fingerprint == checkpoint.fingerprint
+    [(repo, fetched, needed)] = asked
+    assert (repo, fetched) == ("owner/model", needed)
+
+
 def test_a_full_disk_leaves_the_old_checkpoint_whole(checkpoint, copy, monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")

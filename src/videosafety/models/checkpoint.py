@@ -25,6 +25,7 @@ from videosafety.models.family import Family, Message
 from videosafety.models.registry import family_of
 
 _FINGERPRINTED = (".safetensors", ".json", ".jinja", ".txt", ".model")
+_FETCHED = [f"*{suffix}" for suffix in (*_FINGERPRINTED, ".py")]  # never pickled weights, nor other formats of the same
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,7 @@ def resolve(path: str) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return str(snapshot_download(path))
+        return str(snapshot_download(path, allow_patterns=_FETCHED))
     except Exception as error:
         what = f"neither a local folder nor a hub id that can be fetched ({type(error).__name__})"
         raise CheckpointError(what, where=path, fix="check the path, or download the checkpoint first") from error
