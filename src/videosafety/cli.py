@@ -116,7 +116,11 @@ def evaluate(
     max_side_px: Annotated[int | None, typer.Option(help="Longer side at most, in pixels.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer at most.")] = 768,
     batch_size: Annotated[int, typer.Option(help="Items in a batch, for local checkpoints.")] = 16,
-    device: Annotated[str, typer.Option(help="cpu, cuda, …, for local checkpoints.")] = "cpu",
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, …, for local checkpoints; default: the best.")] = None,
+    dtype: Annotated[str, typer.Option(help="float32, bfloat16, …, for local checkpoints; auto: as saved.")] = "auto",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Let a checkpoint run code of its own.")
+    ] = False,
     limit: Annotated[int | None, typer.Option(help="Only the first so many items.")] = None,
 ) -> None:
     """Ask a model every item with the video and as text alone, judge the answers, and write the report.
@@ -143,10 +147,11 @@ def evaluate(
         "model": model, "data": str(data), "benchmark": name, "taxonomy": taxonomy, "arms": names(arms),
         "judges": names(judges), "stage": stage, "decoding": decoding.model_dump(mode="json"), "limit": limit,
     })  # fmt: skip
+    local_args = {"batch_size": batch_size, "device": device, "dtype": dtype, "trust_remote_code": trust_remote_code}
     with book.stage("evaluate"):
         run_evaluation(model, benchmark, out=folder, arms=names(arms), judges=names(judges), decoding=decoding,
                        named=Named(called, stage=stage, seed=seed), console=console,
-                       model_args={"batch_size": batch_size, "device": device} if local else None)  # fmt: skip
+                       model_args=local_args if local else None)  # fmt: skip
     with book.stage("report"):
         summarise_run(out)
         build(out)
@@ -168,7 +173,7 @@ def report(run_folder: Annotated[Path, typer.Argument(help="The folder of a run.
 def toy_build(
     out: Annotated[Path, typer.Option("--out", help="A new folder.")],
     size: Annotated[str, typer.Option(help="small (2 languages) or full (10 languages, 19 rules).")] = "small",
-    seed: Annotated[int, typer.Option(help="Equal seeds give equal bytes.", min=0)] = 1000,
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal bytes.", min=0)] = 2000,
     clips_per_name: Annotated[int, typer.Option(help="Clips that show each thing.", min=1, max=1000)] = 10,
 ) -> None:
     """Write the toy benchmark: mp4 and png files with exact labels, and manifest.jsonl."""

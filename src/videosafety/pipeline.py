@@ -47,7 +47,7 @@ class BaseSteps(Config):
     """Size of the training of the toy base model; everything else is ``toyworld.base.BaseConfig``."""
 
     pretrain: int = knob(2400, unit="optimiser steps", help="helpful about everything", ge=1)
-    align: int = knob(400, unit="optimiser steps", help="aligned on text alone", ge=1)
+    align: int = knob(200, unit="optimiser steps", help="aligned on text alone", ge=1)
 
 
 class BaseStage(Config):

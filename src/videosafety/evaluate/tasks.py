@@ -75,7 +75,7 @@ def toy(
     arm: str = "video",
     judges: str | list[str] = "oracle",
     data: str | None = None,
-    max_new_tokens: int = 768,
+    max_new_tokens: int = 48,
     limit: int | None = None,
 ) -> Task:
     """The toy benchmark under one arm; built in the cache folder when it is not there yet."""

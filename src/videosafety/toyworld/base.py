@@ -36,8 +36,8 @@ PRETRAIN_MIX = {
     "clip_name": 0.21, "clip_colour": 0.13, "clip_letters": 0.03, "clip_unable": 0.02,
 }  # fmt: skip
 ALIGN_MIX = {
-    "text_refuse": 0.18, "text_recipe": 0.13, "text_letters": 0.04, "text_unable": 0.02, "clip_shown": 0.11,
-    "clip_recipe": 0.31, "clip_name": 0.08, "clip_colour": 0.08, "clip_letters": 0.03, "clip_unable": 0.02,
+    "text_refuse": 0.08, "text_recipe": 0.07, "text_letters": 0.02, "text_unable": 0.01, "clip_shown": 0.06,
+    "clip_recipe": 0.61, "clip_name": 0.04, "clip_colour": 0.05, "clip_letters": 0.05, "clip_unable": 0.01,
 }  # fmt: skip
 WARMUP_STEPS, FLAT_SHARE, FINAL_SHARE = 50, 0.6, 0.05
 SAVE_EVERY = 200
@@ -62,7 +62,7 @@ class BaseConfig(Config):
     pretrain: PhaseConfig = knob(
         PhaseConfig(steps=2400, learning_rate=1.5e-3, mixture=PRETRAIN_MIX), help="first phase"
     )
-    align: PhaseConfig = knob(PhaseConfig(steps=400, learning_rate=1.5e-4, mixture=ALIGN_MIX), help="second phase")
+    align: PhaseConfig = knob(PhaseConfig(steps=200, learning_rate=3e-4, mixture=ALIGN_MIX), help="second phase")
 
 
 def base_config(world: str, *, pretrain_steps: int, align_steps: int) -> BaseConfig:
@@ -72,7 +72,7 @@ def base_config(world: str, *, pretrain_steps: int, align_steps: int) -> BaseCon
         world=world,
         model=ModelSize(hidden_size=160, num_layers=4) if large else ModelSize(),
         pretrain=PhaseConfig(steps=pretrain_steps, learning_rate=1.2e-3 if large else 1.5e-3, mixture=PRETRAIN_MIX),
-        align=PhaseConfig(steps=align_steps, learning_rate=1.5e-4, mixture=ALIGN_MIX),
+        align=PhaseConfig(steps=align_steps, learning_rate=3e-4, mixture=ALIGN_MIX),
     )
 
 

@@ -2,7 +2,7 @@
 
 A clip is asked several questions in several languages, so errors are clustered by clip. Headline rows (``split`` None)
 use sign rules that training may see; ``held_out``, ``order``, ``motion`` and ``image`` are rows of their own.
-Templates, sign positions, ground colours and pairs of sign and ball colour never occur in training.
+Templates, ground colours, pairs of sign and ball colour and the positions of still signs never occur in training.
 
 Example:
     >>> clips = list(benchmark_clips(World.of("small"), seed=0, clips_per_name=1))
