@@ -1,7 +1,10 @@
 """The base model: the same weights from the same seed, also when it was killed on the way."""
 
 import json
+import subprocess
+import sys
 
+import psutil
 import pytest
 import torch
 
@@ -147,3 +150,26 @@ def test_the_committed_base_is_what_its_recipe_makes(size, tmp_path):
         losses = Trainer(config, seed=record["seed"], state_file=tmp_path / "state").run(lambda p: None, steps=3)
     recorded = [row["loss"] for row in record["curve"][:3]]
     assert losses == pytest.approx(recorded, rel=2e-3)
+
+
+def test_workers_end_when_the_process_that_waits_for_them_is_killed(tmp_path):
+    code = f"""
+from pathlib import Path
+from videosafety.toyworld.base import base_config
+from videosafety.toyworld.seeds import train_seeds
+if __name__ == "__main__":
+    train_seeds(base_config("small", pretrain_steps=10_000, align_steps=1), seeds=[0], folder=Path({str(tmp_path)!r}),
+                workers=1, on_progress=lambda seed, p: print(p.step, flush=True))
+"""
+    script = tmp_path / "script.py"
+    script.write_text(code)
+    parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout.readline()
+    workers = [p for p in psutil.Process(parent.pid).children(recursive=True) if "spawn_main" in " ".join(p.cmdline())]
+    assert workers
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    for process in alive:
+        process.kill()
+    assert not alive

@@ -80,7 +80,7 @@ class Sample(Record):
 
     ``category`` is the taxonomy subcategory of the harm shown, asked for or spoken of; None where there is none.
     ``cluster`` is the near-duplicate cluster of the item's own clip: several queries and languages share a clip, so
-    errors are clustered by it. Default: items with the same media file are one cluster; an item without media is its own.
+    errors are clustered by it. Default: items with the same media file are one; an item without media is its own.
     ``facts`` holds what an exact judge checks; ``harm_spans`` is when in the clip the harm can be seen.
     """
 

@@ -9,7 +9,7 @@ import os
 import queue
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.queues import Queue
 from pathlib import Path
 
@@ -51,7 +51,14 @@ def _start(reports: "Queue[tuple[int, Progress]]") -> None:
 
 
 def _train(config: BaseConfig, seed: int, out: Path) -> None:
-    train_base(config, seed=seed, out=out, on_step=lambda progress: _reports.put((seed, progress)))
+    parent = parent_process()
+
+    def on_step(progress: Progress) -> None:
+        if parent is not None and not parent.is_alive():  # killed: nobody waits for this worker any more
+            os._exit(1)
+        _reports.put((seed, progress))
+
+    train_base(config, seed=seed, out=out, on_step=on_step)
 
 
 def _listen(reports: "Queue[tuple[int, Progress]]", futures: list["Future[None]"], on_progress: OnProgress) -> None:
