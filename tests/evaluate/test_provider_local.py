@@ -3,6 +3,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from evalkit import row, write_clip, write_picture
 from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput, get_model
@@ -15,6 +16,7 @@ from videosafety.evaluate.run import inspect_name, load_model
 from videosafety.models.generate import Generated, generate
 from videosafety.video.plan import Sampling
 from videosafety.video.sample import Clip, sample_clip
+from videosafety.video.write import write_mp4
 
 CONFIG = GenerateConfig(temperature=0, max_tokens=6)
 
@@ -100,8 +102,10 @@ def test_a_bad_item_is_its_own_fault_and_never_the_batchs(
     (tmp_path / "c.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     samples.append(row("markup", query="look: <|video_pad|>"))
     samples.append(row("changed", media=Video(path="b.mp4", sha256="0" * 64)))
+    write_mp4(tmp_path / "strip.mp4", np.zeros((2, 2, 402, 3), np.uint8), fps=1)
+    samples.append(row("strip", media=Video(path="strip.mp4")))
     said = [told for _, told in ask(local(checkpoint, batch_size=8), samples, root=tmp_path)]
-    faults = ["media:missing", None, "media:corrupt", None, "input:refused", "media:changed"]
+    faults = ["media:missing", None, "media:corrupt", None, "input:refused", "media:changed", "media:too_large"]
     assert [told.fault for told in said] == faults
     assert batches == [2]
     assert [told.stop_reason is StopReason.FAULT for told in said] == [fault is not None for fault in faults]

@@ -14,6 +14,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.video_llama_3 import modeling_video_llama_3 as stock
 from transformers.video_utils import VideoMetadata
 
+from videosafety.core.errors import MediaError, MediaFault
 from videosafety.models.family import (
     Conversation,
     Encoded,
@@ -23,6 +24,7 @@ from videosafety.models.family import (
 )
 from videosafety.video.plan import Clip
 
+MAX_ASPECT = 200  # longer side by shorter side that the stock processor takes
 TICKS_PER_S = 1000  # VideoMetadata knows frame indices and a rate; a millisecond clock carries any timestamp
 MAX_SCORES = 2**26  # attention scores that one batched eager call may hold (256 MB in fp32)
 STACKED = (
@@ -43,6 +45,7 @@ class VideoLlama3:
         tokenizer = cast(Any, processor).tokenizer
         marks = {token.content for token in tokenizer.added_tokens_decoder.values() if token.special}
         refuse_placeholders(conversation, sorted(marks | set(tokenizer.all_special_tokens)))
+        _refuse_strips(conversation)
         rendered = processor.apply_chat_template(
             template_messages(conversation), tokenize=False, add_generation_prompt=True
         )
@@ -79,6 +82,15 @@ class VideoLlama3:
     def prepare(self, model: PreTrainedModel) -> None:
         """Batch the vision attention over frames of equal size."""
         batch_frames(model)
+
+
+def _refuse_strips(conversation: Conversation) -> None:
+    """Raises MediaError TOO_LARGE for what the processor's ``smart_resize`` refuses, so that only its item is lost."""
+    clips, pictures = media_of(conversation)
+    for height, width in [clip.frames.shape[1:3] for clip in clips] + [one.pixels.shape[:2] for one in pictures]:
+        if max(height, width) > MAX_ASPECT * min(height, width):
+            what = f"is {width}x{height} px as shown, one side over {MAX_ASPECT} times the other"
+            raise MediaError(what, fault=MediaFault.TOO_LARGE, fix="crop it")
 
 
 def _metadata(clip: Clip) -> VideoMetadata:
