@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 from rich.console import Console
 
 from videosafety.core.errors import InputError
@@ -65,6 +65,13 @@ class EvaluateStage(Config):
     decoding: Decoding = Field(default=Decoding(max_new_tokens=48), description="how clips are shown and answers end")
     batch_size: int = knob(64, unit="items", help="items in a batch of generation", ge=1)
 
+    @field_validator("arms", "judges")
+    @classmethod
+    def _some(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise ValueError("name at least one")
+        return names
+
 
 class Recipe(Config):
     """One run of the paper on the toy world."""
@@ -74,6 +81,13 @@ class Recipe(Config):
     benchmark: BenchmarkConfig = Field(default=BenchmarkConfig(), description="the toy benchmark")
     base: BaseStage = Field(default=BaseStage(), description="the base model")
     evaluate: EvaluateStage = Field(default=EvaluateStage(), description="the evaluation")
+
+    @field_validator("seeds")
+    @classmethod
+    def _seeds_are_some(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError("seeds are whole numbers from 0, each once, and at least one")
+        return seeds
 
 
 @dataclass(frozen=True)
