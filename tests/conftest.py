@@ -25,3 +25,19 @@ def real_data() -> Path:
     path = Path(folder)
     assert path.is_dir(), f"VIDEOSAFETY_TEST_DATA={folder} is not a folder"
     return path
+
+
+@pytest.fixture
+def command(capsys, monkeypatch):
+    """Run a command line in this process: (exit code, stdout, stderr); never a traceback."""
+    from videosafety.cli import main
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["videosafety", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        assert "Traceback" not in err + out
+        return ended.value.code or 0, out, err
+
+    return call

@@ -2,27 +2,10 @@
 
 import json
 import shutil
-import sys
 
 import pytest
 
-from videosafety.cli import main
 from videosafety.pipeline import BASES
-
-
-@pytest.fixture
-def command(capsys, monkeypatch):
-    """Run a command line in this process: (exit code, stdout, stderr)."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["videosafety", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err + out
-        return ended.value.code or 0, out, err
-
-    return call
 
 
 def rows(path, *changes):
