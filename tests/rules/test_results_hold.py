@@ -23,6 +23,7 @@ def test_a_committed_table_is_made_from_its_rows(folder):
     assert (folder / "table.md").read_text() == results_table(rows(folder))
     run = json.loads((folder / "run.json").read_text())
     assert run["commit"]
+    assert not run["commit"].endswith("+")  # made from a clean tree
     assert run["seeds"] == sorted({row.seed for row in rows(folder) if row.seed is not None})
 
 
