@@ -159,13 +159,16 @@ def evaluate(
 
 
 @app.command()
-def report(run_folder: Annotated[Path, typer.Argument(help="The folder of a run.")]) -> None:
+def report(
+    run_folder: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    committed: Annotated[Path | None, typer.Option(help="A published summary.json to show beside it.")] = None,
+) -> None:
     """Write report.html and tables/*.csv of a run anew from its records."""
     from videosafety.evaluate.folder import summarise_run
     from videosafety.report.build import build
 
     summarise_run(run_folder)
-    build(run_folder)
+    build(run_folder, committed=committed)
     _finish(run_folder, 0)
 
 
