@@ -167,8 +167,8 @@ def test_the_toy_world_s_refusals_and_answers(language: str) -> None:
     for answer in (
         dialogue.answer_recipe(language, "dax", ("clay", "sand")),
         dialogue.answer_name(language, "dax"),
-        dialogue.answer_allowed(language, "dax", forbidden=True),
-        dialogue.answer_allowed(language, "dax", forbidden=False),
+        dialogue.answer_letters(language, "dax"),
+        dialogue.redirection(language, "dax"),
     ):
         assert find_refusal(answer, language=language) is Refusal.NONE
         assert not is_gibberish(answer)

@@ -162,9 +162,12 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_run(tmp_path_factory.mktemp("report"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """A headless Chromium, from $CHROMIUM or the path. Under CI its absence is a failure, elsewhere a skip."""
+    """A headless Chromium, from $CHROMIUM or the path. Under CI its absence is a failure, elsewhere a skip.
+
+    Closed after the module: while Playwright is open its event loop runs, and no evaluation can start one.
+    """
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
     if path is None:
         reason = "no Chromium: install it or set CHROMIUM to its path"
