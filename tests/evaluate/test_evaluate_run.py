@@ -165,7 +165,7 @@ def test_transport_faults_are_unscored_and_asked_again_next_time(tmp_path: Path,
     console = Console(file=StringIO())
     evaluate(answering(flaky), items, out=out, console=console)
     assert {k[0]: r.fault for k, r in responses(out).items() if r.fault} == {"s7": "transport:ConnectionError"}
-    assert "1 of 10 verdicts could not be given: transport:ConnectionError (1)" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "not scored, transport:ConnectionError: s7" in console.file.getvalue()  # type: ignore[attr-defined]
     assert exit_code([out]) == 3
     again: list[str] = []
     evaluate(answering(lambda q: again.append(q) or "It is a ball."), items, out=out)  # type: ignore[func-returns-value]

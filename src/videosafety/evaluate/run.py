@@ -16,7 +16,6 @@ import logging
 import os
 import re
 import shutil
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -44,6 +43,7 @@ from videosafety.evaluate.tasks import Decoding, build_task
 from videosafety.judges import registry as judges_registry
 from videosafety.judges.card import JudgeCard, card
 
+MAX_NAMED = 5  # ids in a sentence about items that were not scored
 PACKAGES = ("videosafety", "inspect-ai", "torch", "transformers", "av")
 
 
@@ -230,17 +230,19 @@ def _media_fault(response: Response) -> MediaFault | None:
 
 
 def _say(answered: Answered, console: Console) -> None:
-    """One sentence for every damaged item, and one for everything else that could not be scored."""
+    """One sentence for every damaged item, and one for every other reason why items could not be scored."""
     for state in answered.media:
         if state.state == "damaged":
             said = printable(f"{state.sample_id}: not scored, {state.detail}").replace("\n", "\\n")
             console.print(said, markup=False, soft_wrap=True)
-    unscored = [v.reason for v in answered.verdicts if v.outcome is Outcome.UNSCORED]
-    reasons = Counter(reason for reason in unscored if not reason.startswith(MEDIA_FAULT))
-    if reasons:
-        listed = ", ".join(f"{reason} ({count})" for reason, count in sorted(reasons.items()))
-        console.print(f"{reasons.total()} of {len(answered.verdicts)} verdicts could not be given: {listed}",
-                      markup=False, soft_wrap=True)  # fmt: skip
+    items: dict[str, dict[str, None]] = {}  # reason -> ids, in order and each once
+    for verdict in answered.verdicts:
+        if verdict.outcome is Outcome.UNSCORED and not verdict.reason.startswith(MEDIA_FAULT):
+            items.setdefault(verdict.reason, {})[verdict.sample_id] = None
+    for reason, ids in sorted(items.items()):
+        more = f" and {len(ids) - MAX_NAMED} more" if len(ids) > MAX_NAMED else ""
+        said = printable(f"not scored, {reason}: {', '.join(list(ids)[:MAX_NAMED])}{more}")
+        console.print(said, markup=False, soft_wrap=True)
 
 
 def _info(
