@@ -88,7 +88,7 @@ def start(folder):
 
 
 def kept(folder):
-    return sum(path.read_bytes().count(b"\n") for path in folder.glob("evaluations/*/work/*.jsonl"))
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("evaluations/*/*/answers.jsonl"))
 
 
 def test_killed_at_any_moment_and_rerun_ends_in_the_same_bytes(tmp_path, uninterrupted):
