@@ -16,10 +16,13 @@ from videosafety.evaluate.folder import summarise_run
 from videosafety.evaluate.manifest import Benchmark, load_benchmark
 from videosafety.evaluate.run import evaluate
 from videosafety.evaluate.tasks import Decoding
+from videosafety.pipeline import BASES
 
 
-def test_both_ways_give_the_same_outcomes_and_rates(tmp_path: Path, checkpoint: Path, toy: Benchmark) -> None:
-    kept = [sample for sample in toy.samples if sample.media is not None][:12]
+def test_both_ways_give_the_same_outcomes_and_rates(tmp_path: Path, toy: Benchmark) -> None:
+    checkpoint = BASES / "small"  # trained, so that the outcomes differ from item to item
+    shown = [sample for sample in toy.samples if sample.media is not None]
+    kept = shown[:: max(1, len(shown) // 16)]
     for sample in kept:
         assert sample.media is not None
         file = tmp_path / "data" / sample.media.path
@@ -31,7 +34,7 @@ def test_both_ways_give_the_same_outcomes_and_rates(tmp_path: Path, checkpoint: 
     data = manifest(tmp_path / "data", kept)
     command = [str(Path(sys.executable).with_name("inspect")), "eval", "videosafety/toy",
                "--model", f"videosafety/{checkpoint}", "-T", f"data={data}", "-T", "arm=video",
-               "-T", "judges=oracle,rules", "-T", "max_new_tokens=4", "-M", "batch_size=3",
+               "-T", "judges=oracle,rules", "-T", "max_new_tokens=32", "-M", "batch_size=3",
                "--display", "plain", "--log-dir", "logs"]  # fmt: skip
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=os.environ | {"NO_COLOR": "1"})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -42,7 +45,7 @@ def test_both_ways_give_the_same_outcomes_and_rates(tmp_path: Path, checkpoint: 
 
     benchmark = load_benchmark(data, name="toy", taxonomy="toy")
     out = evaluate(str(checkpoint), benchmark, out=tmp_path / "run" / "evaluations" / "base", arms=["video"],
-                   judges=["oracle", "rules"], decoding=Decoding(max_new_tokens=4))  # fmt: skip
+                   judges=["oracle", "rules"], decoding=Decoding(max_new_tokens=32))  # fmt: skip
     ours = {(v.sample_id, v.judge): v for v in read_records(out / "verdicts.jsonl", Verdict, unique=None)}
     theirs = {(str(s.id), name): score for s in log.samples for name, score in (s.scores or {}).items()}
     assert ours.keys() == theirs.keys()
@@ -56,7 +59,7 @@ def test_both_ways_give_the_same_outcomes_and_rates(tmp_path: Path, checkpoint: 
         else:
             assert value == verdict.outcome
     assert ours[gone.id, "oracle"].outcome == "unscored"
-    assert len({verdict.outcome for verdict in ours.values()}) > 1
+    assert {"compromised", "helpful", "unscored"} <= {verdict.outcome.value for verdict in ours.values()}
     said = {r.sample_id: r.text for r in read_records(out / "responses.jsonl", Response, unique=None)}
     assert said == {str(s.id): s.output.completion for s in log.samples}
     rows = summarise_run(out.parents[1])
