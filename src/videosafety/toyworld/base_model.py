@@ -42,6 +42,7 @@ TEMPLATE = (
     "{% elif part['type'] == 'text' %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+MAX_CLIP_PX = 90 * SIDE_PX**2  # of all frames together: larger clips are shrunk to fit the context
 RESIDUAL = ("o_proj", "out_proj", "down_proj", "fc2")
 
 
@@ -84,12 +85,12 @@ def _without_byte_markup(bpe: Tokenizer) -> Tokenizer:
 
 
 def processor(words: PreTrainedTokenizerFast, *, patch_px: int, merge: int) -> VideoLlama3Processor:
-    """Pictures and clips at their own size; every frame keeps all its tokens (compression off)."""
+    """Toy pictures and clips at their own size, larger ones shrunk; every frame keeps its tokens (compression off)."""
     least, most = patch_px**2 * merge**2, 16 * SIDE_PX**2
     common = {"patch_size": patch_px, "merge_size": merge, "temporal_patch_size": 1, "min_pixels": least}
     image = cast(Any, VideoLlama3ImageProcessor)(**common, max_pixels=most)
     video = cast(Any, VideoLlama3VideoProcessor)(
-        **common, max_pixels=180 * most, max_frames=180, use_token_compression=False
+        **common, max_pixels=MAX_CLIP_PX, max_frames=180, use_token_compression=False
     )
     return VideoLlama3Processor(image_processor=image, tokenizer=words, video_processor=video, chat_template=TEMPLATE)
 
