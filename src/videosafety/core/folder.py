@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from videosafety.core.store import storage_errors, sync_folder
+from videosafety.core.store import storage_errors, sync
 
 
 def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
@@ -30,19 +30,11 @@ def write_folder(folder: Path, fill: Callable[[Path], object]) -> Path:
             fill(part)
             for root, _, names in os.walk(part):
                 for name in names:
-                    _sync(Path(root) / name)
+                    sync(Path(root) / name)
             _replace(folder, part)
         finally:
             shutil.rmtree(part, ignore_errors=True)
     return folder
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _replace(folder: Path, part: Path) -> None:
@@ -50,5 +42,5 @@ def _replace(folder: Path, part: Path) -> None:
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
-    sync_folder(folder.parent)
+    sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)

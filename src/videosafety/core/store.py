@@ -50,7 +50,7 @@ __all__ = [
     "read_records",
     "sha256_file",
     "storage_errors",
-    "sync_folder",
+    "sync",
     "verify_manifest",
     "write_bytes",
     "write_json",
@@ -127,12 +127,12 @@ def _replace(path: AnyPath, chunks: Iterable[bytes]) -> None:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        sync_folder(target.parent)
+        sync(target.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Flush a folder, so that a rename in it outlives a power cut."""
-    fd = os.open(folder, os.O_RDONLY)
+def sync(path: Path) -> None:
+    """Flush a file, or a folder so that a rename in it outlives a power cut."""
+    fd = os.open(path, os.O_RDONLY)
     try:
         os.fsync(fd)
     finally:
@@ -197,7 +197,7 @@ class Journal:
             try:
                 _lock(file.fileno(), self.path)
                 _cut_torn_line(file.fileno())
-                sync_folder(self.path.parent)
+                sync(self.path.parent)
             except BaseException:
                 file.close()
                 raise
