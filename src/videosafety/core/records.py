@@ -152,6 +152,18 @@ class Response(Record):
         return self
 
 
+class AlarmScore(Record):
+    """What the two alarms said at the end of the prefill: probabilities that the video and the words are harmful.
+
+    An alarm that the prompt does not hold is None; the visual one has no meaning without media.
+    """
+
+    sample_id: Identifier
+    arm: Identifier
+    visual: float | None = Field(default=None, ge=0, le=1)
+    textual: float | None = Field(default=None, ge=0, le=1)
+
+
 class Outcome(StrEnum):
     """The exact outcomes of an answer; docs/evaluation.md defines each."""
 
