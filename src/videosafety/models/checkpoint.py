@@ -1,6 +1,7 @@
 """Load and save ordinary checkpoints: from a local folder or a hub id, safetensors only, remote code only by a flag.
 
-What is saved loads with the family's own class and nothing of ours. The fingerprint is a hash over the checkpoint's
+What is saved loads with the family's own class and nothing of ours; a checkpoint with alarms has one more file, the
+sidecar (models/alarm.py). The fingerprint is a hash over the checkpoint's
 files, so that results can be tied to the weights that made them.
 
 Example:
@@ -21,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from videosafety.core.errors import CheckpointError, InputError
 from videosafety.core.folder import write_folder
+from videosafety.models.alarm import Alarm, read_sidecar, write_sidecar
 from videosafety.models.family import Family, Message
 from videosafety.models.registry import family_of
 
@@ -30,13 +32,17 @@ _FETCHED = [f"*{suffix}" for suffix in (*_FINGERPRINTED, ".py")]  # never pickle
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A loaded model: ``path`` as given, its family, model in eval mode, processor, and 16 hex digits of its files."""
+    """A loaded model: ``path`` as given, its family, model in eval mode, processor, and 16 hex digits of its files.
+
+    ``alarm`` is None for a checkpoint that has none.
+    """
 
     path: str
     family: Family
     model: PreTrainedModel
     processor: ProcessorMixin
     fingerprint: str
+    alarm: Alarm | None = None
 
     @property
     def tokenizer(self) -> Any:
@@ -86,7 +92,14 @@ def load(
                               fix="copy the checkpoint again")  # fmt: skip
     family.prepare(model)
     model.to(device).eval()
-    return Checkpoint(path, family, model, processor, fingerprint(Path(folder)))
+    alarm = read_sidecar(Path(folder), tokenizer=cast(Any, processor).tokenizer, template=_template(processor),
+                         hidden_size=model.get_output_embeddings().weight.shape[1])  # fmt: skip
+    return Checkpoint(path, family, model, processor, fingerprint(Path(folder)), alarm)
+
+
+def _template(processor: ProcessorMixin) -> str:
+    own = getattr(processor, "chat_template", None)
+    return str(own or getattr(cast(Any, processor).tokenizer, "chat_template", None) or "")
 
 
 def _check_device(name: str) -> None:
@@ -128,16 +141,18 @@ def save(checkpoint: Checkpoint, folder: Path) -> Path:
     Raises:
         StorageError: the disk is full or refuses.
     """
-    return save_model(checkpoint.model, checkpoint.processor, folder)
+    return save_model(checkpoint.model, checkpoint.processor, folder, alarm=checkpoint.alarm)
 
 
-def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path) -> Path:
+def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, *, alarm: Alarm | None = None) -> Path:
     """Write to a folder beside ``folder``, then rename: a crash leaves either the old checkpoint or the new one."""
     transformers_logging.disable_progress_bar()
 
     def fill(part: Path) -> None:
         model.save_pretrained(part)
         processor.save_pretrained(part)
+        if alarm is not None:
+            write_sidecar(alarm, part)
 
     return write_folder(folder, fill)
 

@@ -1,0 +1,139 @@
+"""Fold: write alarm rows and heads into the embedding and the LM head, so that an ordinary checkpoint carries them.
+
+Each head becomes two verdict rows of the LM head, ``u + s·w/2`` (harmful) and ``u − s·w/2`` (safe). The log-probs of
+the two tokens right after the alarm differ by ``s·w·h``: the normaliser cancels, and so does ``u``. Rows ``±s·w/2``
+alone would leave verdict logits near zero, and where the model is unsure that is not improbable, however small ``s``.
+The shared offset ``u`` is fitted so that at ordinary positions all verdict tokens together have a probability below
+``MAX_MASS`` and stay out of the ``MAX_RANK`` best, because servers do not honour a suppress list. What was reached is
+measured and kept beside the heads.
+
+Axes: N positions, H hidden channels, V vocabulary, A alarms.
+
+Example:
+    >>> seen = observe(wrapped, batches)                                        # doctest: +SKIP
+    >>> alarm = fold(wrapped, seen)                                             # doctest: +SKIP
+"""
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from videosafety.models.alarm import Alarm
+from videosafety.models.wrapped import AlarmModel
+
+MAX_MASS, MAX_RANK = 1e-6, 20  # of all verdict rows together; of any of them
+MAX_POSITIONS = 16_384
+CHUNK = 1024  # positions whose logits are held at once
+MASS_MARGIN, RANK_MARGIN, SPREAD = 3.0, 1.0, 2.0  # in logits: safety margins, and room for ±s·w·h/2
+MAX_SCALE = 1.0
+SOLVER_STEPS, RIDGE = 400, 1e-7
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Ordinary positions of some text: ``hidden_NH``, and ``ceiling_N``, what no verdict logit may exceed there."""
+
+    hidden_NH: Tensor
+    ceiling_N: Tensor
+
+
+@torch.no_grad()
+def observe(wrapped: AlarmModel, batches: Iterable[Mapping[str, Tensor]], *, limit: int = MAX_POSITIONS) -> Seen:
+    """Run batches and keep what folding needs of up to ``limit`` of their positions, evenly spread, without padding.
+
+    The model's own mode and device are used. Alarm positions are left out: there the verdicts are meant to be read.
+    """
+    hidden, ceilings, kept = list[Tensor](), list[Tensor](), 0
+    for batch in batches:
+        inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
+        ids_BT = inputs["input_ids"]
+        alarms_BT = torch.isin(ids_BT, torch.tensor(wrapped.alarm.token_ids, device=ids_BT.device))
+        ordinary_BT = inputs["attention_mask"].bool() & ~alarms_BT
+        hidden_NH = wrapped(inputs)[ordinary_BT]
+        for chunk_NH in hidden_NH.split(CHUNK):
+            hidden.append(chunk_NH.float().cpu())
+            ceilings.append(_ceiling(wrapped.answer_logits(chunk_NH).float()).cpu())
+        kept += len(hidden_NH)
+        if kept >= limit:
+            break
+    hidden_NH, ceiling_N = torch.cat(hidden), torch.cat(ceilings)
+    stride = max(1, math.ceil(len(hidden_NH) / limit))
+    return Seen(hidden_NH[::stride], ceiling_N[::stride])
+
+
+def _ceiling(logits_NV: Tensor) -> Tensor:
+    """The logit below which four more tokens have less than ``MAX_MASS`` together and rank below ``MAX_RANK``."""
+    mass_N = logits_NV.logsumexp(-1) + math.log(MAX_MASS / 4)
+    rank_N = logits_NV.topk(min(MAX_RANK, logits_NV.shape[-1]), dim=-1).values[:, -1]
+    return torch.minimum(mass_N - MASS_MARGIN, rank_N - RANK_MARGIN)
+
+
+def fit_offset(seen: Seen, *, spread: float = SPREAD) -> Tensor:
+    """(H,) the smallest ``u`` found with ``u·h + spread <= ceiling`` at the seen positions.
+
+    A convex problem (squared hinge), solved by L-BFGS in fp64. Where no such ``u`` exists the result breaks the fewest
+    bounds by the least; ``fold`` measures what was reached.
+    """
+    hidden_NH, bound_N = seen.hidden_NH.double(), seen.ceiling_N.double() - spread
+    mean_H = hidden_NH.mean(dim=0)
+    start_H = mean_H * (bound_N.mean() / mean_H.square().sum().clamp(min=1e-12))
+    offset_H = start_H.clone().requires_grad_(True)
+    solver = torch.optim.LBFGS([offset_H], max_iter=SOLVER_STEPS, tolerance_grad=1e-9, line_search_fn="strong_wolfe")
+
+    def loss() -> Tensor:
+        solver.zero_grad()
+        over_N = (hidden_NH @ offset_H - bound_N).clamp(min=0)
+        total = over_N.square().mean() + RIDGE * offset_H.square().sum()
+        total.backward()
+        return total
+
+    cast(Any, solver).step(loss)
+    return offset_H.detach().float()
+
+
+@torch.no_grad()
+def fold(wrapped: AlarmModel, seen: Seen) -> Alarm:
+    """Write rows and verdicts into the model, in place; returns the alarm with its scale and what was measured.
+
+    The wrapped model goes on working: its rows equal the embedding's. ``generation_config`` never samples the six ids.
+    """
+    model, alarm = wrapped.model, wrapped.alarm
+    weight_AH = wrapped.head_weight_AH.detach().float().cpu()
+    with torch.enable_grad():
+        offset_H = fit_offset(seen)
+    largest = float((seen.hidden_NH @ weight_AH.T).abs().max())
+    scale = min(MAX_SCALE, 2 * SPREAD / largest) if largest > 0 else MAX_SCALE
+    embedding = cast(Any, model.get_input_embeddings()).weight
+    head = cast(Any, model.get_output_embeddings()).weight
+    rows_AH = wrapped.rows_AH.detach()
+    embedding[list(alarm.token_ids)] = rows_AH.to(embedding)
+    if not wrapped.tied:
+        head[list(alarm.token_ids)] = offset_H.to(head)
+    for (harmful, safe), weight_H in zip(alarm.verdict_ids, weight_AH, strict=True):
+        head[harmful] = (offset_H + scale * weight_H / 2).to(head)
+        head[safe] = (offset_H - scale * weight_H / 2).to(head)
+    suppress(model, alarm.all_ids)
+    folded = replace(alarm, weight_AH=weight_AH, bias_A=wrapped.head_bias_A.detach().float().cpu(), scale=scale)
+    return replace(folded, measured=json.dumps(_measured(seen, offset_H, weight_AH, scale), sort_keys=True))
+
+
+def suppress(model: Any, ids: Iterable[int]) -> None:
+    """Add ids to what the checkpoint's ``generation_config`` never samples."""
+    config = model.generation_config
+    config.suppress_tokens = sorted({*(config.suppress_tokens or []), *ids})
+
+
+def _measured(seen: Seen, offset_H: Tensor, weight_AH: Tensor, scale: float) -> dict[str, float]:
+    """The side effect at the seen positions; ``share_within`` is 1 where the bound holds at all of them."""
+    logits_N = seen.hidden_NH @ offset_H + (seen.hidden_NH @ weight_AH.T).abs().amax(-1) * scale / 2
+    limit_N = seen.ceiling_N + min(MASS_MARGIN, RANK_MARGIN)
+    return {
+        "num_positions": float(len(logits_N)),
+        "share_within": float((logits_N <= limit_N).float().mean()),
+        "worst_excess_logits": round(float((logits_N - limit_N).max()), 4),
+    }
