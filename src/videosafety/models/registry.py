@@ -1,10 +1,13 @@
 """Families by ``config.model_type``: a dict and a good error."""
 
 from videosafety.core.errors import CheckpointError, did_you_mean
-from videosafety.models import video_llama3
+from videosafety.models import llava_onevision, qwen2_5_vl, qwen3_vl, smolvlm, video_llama3
 from videosafety.models.family import Family
 
-FAMILIES: dict[str, Family] = {family.model_type: family for family in (video_llama3.FAMILY,)}
+_ALL: tuple[Family, ...] = (
+    video_llama3.FAMILY, qwen2_5_vl.FAMILY, qwen3_vl.FAMILY, smolvlm.FAMILY, llava_onevision.FAMILY,
+)  # fmt: skip
+FAMILIES: dict[str, Family] = {family.model_type: family for family in _ALL}
 
 
 def family_of(model_type: str, *, where: str) -> Family:
