@@ -55,6 +55,10 @@ class Example(Record):
             raise ValueError("the answer is blank")
         if self.visual is Safety.HARMFUL and not self.media:
             raise ValueError("visual is harmful but there is no media")
+        if self.textual is Safety.HARMFUL and self.request is Safety.SAFE:
+            raise ValueError("textual is harmful but request is safe: harmful words must be defended")
+        if self.request is Safety.HARMFUL and self.visual is self.textual is Safety.SAFE:
+            raise ValueError("request is harmful but neither visual nor textual is")
         return self
 
     @property
