@@ -132,7 +132,7 @@ def rates_from_sums(
     with np.errstate(divide="ignore", invalid="ignore"):
         rates_RM = drawn_RC[:, 1:] / drawn_RC[:, :1]
     for metric in np.flatnonzero(resampled_M):
-        intervals[metric] = _percentile(rates_RM[:, metric], level=level, method=Method.HIERARCHICAL_BOOTSTRAP)
+        intervals[metric] = percentile(rates_RM[:, metric], level=level, method=Method.HIERARCHICAL_BOOTSTRAP)
     return intervals
 
 
@@ -156,8 +156,8 @@ def paired_from_sums(
     method = Method.HIERARCHICAL_BOOTSTRAP if sums_KSC.shape[1] > 1 else Method.CLUSTER_BOOTSTRAP
     with np.errstate(divide="ignore", invalid="ignore"):
         lost_R = drawn_RC[:, 1] - drawn_RC[:, 2]
-        difference = _percentile(lost_R / drawn_RC[:, 0], level=level, method=method)
-        ratio = _percentile(lost_R / drawn_RC[:, 1], level=level, method=method)
+        difference = percentile(lost_R / drawn_RC[:, 0], level=level, method=method)
+        ratio = percentile(lost_R / drawn_RC[:, 1], level=level, method=method)
     return PairedDifference(value, difference, relative, ratio, pvalue)
 
 
@@ -224,7 +224,8 @@ def _labelled_sums(
     return sums_by_cluster(columns, cluster_codes=codes(clusters), seed_codes=codes(seeds))
 
 
-def _percentile(values_R: Floats, *, level: float, method: Method) -> Interval:
+def percentile(values_R: Floats, *, level: float, method: Method) -> Interval:
+    """The central ``level`` of resampled values (R,); none when one of them does not exist."""
     if not np.isfinite(values_R).all():
         return Interval(None, None, Method.UNDEFINED)
     low, high = np.quantile(values_R, [(1 - level) / 2, (1 + level) / 2])
