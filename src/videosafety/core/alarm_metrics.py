@@ -6,8 +6,8 @@ benchmark, arm and modality (visual only where something is shown), against the 
 * AUROC and TPR at 1 % FPR, see ``core.ranking``;
 * ECE over ``NUM_BINS`` bins of equal mass (by the mean rank of a score, so that equal scores share a bin), per training
   seed; the pooled figure is the mean over seeds. No interval: ECE is biased upwards at every n (a calibrated alarm
-  shows up to 0.4 · sqrt(bins / n)), and resampling adds the same bias again. ``RELIABILITY`` rows are the bins of all
-  seeds' answers, each with its interval;
+  shows up to 0.4 · sqrt(bins / n) on average), and resampling adds the same bias again. ``RELIABILITY`` rows are the
+  bins of all seeds' answers, each with its interval;
 * mean activation and the share above one half, per quadrant;
 * accuracy of the ``<vidType>`` and ``<textType>`` claims of tagged answers: a missing claim is wrong; answers without
   any of our tags make no claim and are counted apart (``UNTAGGED``), so a stage that was not taught the tags has no
