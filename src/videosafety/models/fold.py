@@ -50,6 +50,7 @@ def observe(wrapped: AlarmModel, batches: Iterable[Mapping[str, Tensor]], *, lim
     """
     hidden, ceilings, kept = list[Tensor](), list[Tensor](), 0
     for batch in batches:
+        assert wrapped.alarm is not None
         inputs = {name: tensor for name, tensor in batch.items() if name != "labels"}
         ids_BT = inputs["input_ids"]
         alarms_BT = torch.isin(ids_BT, torch.tensor(wrapped.alarm.token_ids, device=ids_BT.device))
@@ -103,6 +104,7 @@ def fold(wrapped: AlarmModel, seen: Seen) -> Alarm:
     The wrapped model goes on working: its rows equal the embedding's. ``generation_config`` never samples the six ids.
     """
     model, alarm = wrapped.model, wrapped.alarm
+    assert alarm is not None
     weight_AH = wrapped.head_weight_AH.detach().float().cpu()
     with torch.enable_grad():
         offset_H = fit_offset(seen)

@@ -18,18 +18,26 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
 from videosafety.models.alarm import Alarm, alarm_positions, read_heads
+from videosafety.models.placement import MODALITIES
 
 
 class AlarmModel(nn.Module):
-    """``model`` with alarm rows and heads in fp32; ``forward`` gives the last hidden state."""
+    """``model`` with alarm rows and heads in fp32; ``forward`` gives the last hidden state.
 
-    def __init__(self, model: PreTrainedModel, alarm: Alarm) -> None:
+    ``alarm`` None: a plain model behind the same calls, whose alarm logits are all nan.
+    """
+
+    def __init__(self, model: PreTrainedModel, alarm: Alarm | None) -> None:
         super().__init__()
         self.model = model
         self.alarm = alarm
+        self._hook: RemovableHandle | None = None
+        if alarm is None:
+            return
         embedding = cast(Any, model.get_input_embeddings())
         head = cast(Any, model.get_output_embeddings())
         self.tied = head.weight is embedding.weight
@@ -39,6 +47,7 @@ class AlarmModel(nn.Module):
         self._hook = embedding.register_forward_hook(self._place_rows)
 
     def _place_rows(self, module: nn.Module, args: tuple[Tensor, ...], embedded_BTH: Tensor) -> Tensor:
+        assert self.alarm is not None
         for token, row_H in zip(self.alarm.token_ids, self.rows_AH, strict=True):
             here = (args[0] == token).unsqueeze(-1)
             embedded_BTH = torch.where(here, row_H.to(embedded_BTH.dtype), embedded_BTH)
@@ -53,6 +62,8 @@ class AlarmModel(nn.Module):
     def answer_logits(self, hidden_NH: Tensor) -> Tensor:
         """(N, V) next-token logits at chosen positions."""
         logits_NV: Tensor = cast(Any, self.model.get_output_embeddings())(hidden_NH)
+        if self.alarm is None:
+            return logits_NV
         logits_NV = logits_NV.index_fill(1, self._ids(self.alarm.all_ids, logits_NV), -torch.inf)
         if not self.tied:
             return logits_NV
@@ -64,10 +75,13 @@ class AlarmModel(nn.Module):
 
     def alarm_logits(self, hidden_BTH: Tensor, input_ids_BT: Tensor) -> Tensor:
         """(B, A) ``w·h + b`` in fp32; nan where a row has no such alarm."""
+        if self.alarm is None:
+            return torch.full((len(input_ids_BT), len(MODALITIES)), torch.nan, device=input_ids_BT.device)
         at_BA = alarm_positions(input_ids_BT, self.alarm.token_ids)
         return read_heads(hidden_BTH, at_BA, self.head_weight_AH, self.head_bias_A)
 
     def unwrap(self) -> PreTrainedModel:
         """The model without our hook; its alarm rows are whatever the embedding holds."""
-        self._hook.remove()
+        if self._hook is not None:
+            self._hook.remove()
         return self.model

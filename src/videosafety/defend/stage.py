@@ -1,0 +1,88 @@
+"""The knobs of one supervised stage, with the paper's values.
+
+    1 alarm_init   L_AR                                       LLM and alarm rows
+    2 at_sft       L_AR + λ_v·L_ATC^v + λ_t·L_ATC^t           LLM, alarm rows and heads
+    3 cot          L_AR on the structured response            LLM
+
+Example:
+    >>> StageConfig.of("at_sft").trains
+    ('llm', 'alarms', 'heads')
+"""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from videosafety.core.recipe import Config, knob
+
+Stage = Literal["alarm_init", "at_sft", "cot"]
+Part = Literal["llm", "alarms", "heads"]
+SFT_STAGES: tuple[Stage, ...] = ("alarm_init", "at_sft", "cot")
+
+
+class LoraConfig(Config):
+    """Low-rank adapters on the language model in place of full fine-tuning; merged before anything is saved."""
+
+    rank: int = knob(16, help="rank of the adapters", ge=1)
+    alpha: float = knob(32.0, help="scale of the adapters, divided by the rank", gt=0)
+    dropout: float = knob(0.0, help="dropout before the adapters", ge=0, lt=1)
+    targets: tuple[str, ...] = knob(
+        ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"), help="linear layers by name"
+    )
+
+
+class StageConfig(Config):
+    """How a stage trains."""
+
+    trains: tuple[Part, ...] = knob(("llm", "alarms"), help="what is trained; vision is always frozen")
+    structured: bool = knob(False, help="learn the structured response with its reasoning, not the plain answer")
+    learning_rate: float = knob(1e-6, unit="1/step", paper=1e-6, help="of the language model", gt=0)
+    alarm_learning_rate: float = knob(1e-5, unit="1/step", paper=1e-5, help="of the alarms' input vectors", gt=0)
+    head_learning_rate: float = knob(1e-5, unit="1/step", paper=1e-5, help="of the heads", gt=0)
+    lambda_visual: float = knob(0.0, paper=0.1, help="weight of the visual alarm loss", ge=0)
+    lambda_textual: float = knob(0.0, paper=0.1, help="weight of the textual alarm loss", ge=0)
+    atc_scaling: Literal["paper", "released"] = knob(
+        "paper", paper="paper", help="alarm loss: mean over labelled samples, or over answer tokens as in released code"
+    )
+    modalities: tuple[Literal["visual", "textual"], ...] = knob(("visual", "textual"), help="which alarms prompts hold")
+    alarm_init: Literal["zero", "mean"] = knob("zero", paper="zero", help="first input vector of the alarms")
+    epochs: float = knob(1.0, unit="epochs", paper=1.0, help="passes over the data", gt=0)
+    max_steps: int = knob(0, unit="optimiser steps", help="stop after so many; 0: after the epochs", ge=0)
+    batch_size: int = knob(128, unit="examples", paper=128, help="global batch of one optimiser step", ge=1)
+    micro_batch_size: int = knob(4, unit="examples", help="examples a device holds at once", ge=1)
+    warmup_share: float = knob(0.03, paper=0.03, help="share of the steps in which the rate rises", ge=0, le=1)
+    schedule: Literal["cosine", "linear", "constant"] = knob("cosine", paper="cosine", help="course of the rate")
+    weight_decay: float = knob(0.0, paper=0.0, help="of AdamW", ge=0)
+    max_grad_norm: float = knob(1.0, help="the gradient is clipped to this norm; 0: never", ge=0)
+    precision: Literal["fp32", "bf16"] = knob("bf16", paper="bf16", help="of the computation; weights stay in fp32")
+    gradient_checkpointing: bool = knob(True, paper=True, help="recompute activations in the backward pass")
+    lora: LoraConfig | None = Field(default=None, description="low-rank adapters in place of full fine-tuning")
+    group_by_length: bool = knob(True, help="batches of similar length, so that little is padded")
+    save_steps: int = knob(200, unit="optimiser steps", help="a killed run repeats at most so many; 0: all", ge=0)
+    log_steps: int = knob(1, unit="optimiser steps", help="steps between points of the training curves", ge=1)
+    max_fault_share: float = knob(0.01, help="stop when more of the rows lost their media while training", ge=0, le=1)
+    feature_cache_gib: float = knob(0.0, unit="GiB", help="keep frozen vision features, up to so much; 0: none", ge=0)
+    workers: int = knob(0, unit="processes", help="that decode and tokenise ahead; 0: in the training process", ge=0)
+    report_to: tuple[Literal["tensorboard", "wandb"], ...] = knob((), help="the Trainer's own loggers")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if not self.trains:
+            raise ValueError("trains names nothing")
+        if "heads" in self.trains and not (self.lambda_visual or self.lambda_textual):
+            raise ValueError("heads are trained by the alarm loss alone: set lambda_visual or lambda_textual")
+        if self.batch_size % self.micro_batch_size:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
+        return self
+
+    @staticmethod
+    def of(stage: Stage, **given: object) -> "StageConfig":
+        """The paper's setting of a stage, with ``given`` knobs changed."""
+        return StageConfig.model_validate({**PAPER[stage], **given})
+
+
+PAPER: dict[Stage, dict[str, object]] = {
+    "alarm_init": {"trains": ("llm", "alarms")},
+    "at_sft": {"trains": ("llm", "alarms", "heads"), "lambda_visual": 0.1, "lambda_textual": 0.1},
+    "cot": {"trains": ("llm",), "structured": True},
+}
