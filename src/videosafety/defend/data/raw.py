@@ -122,7 +122,8 @@ def _array(file: BufferedReader, path: Path) -> Iterator[RawRow]:
         raise RecordError(str(error), where=str(path), fix="save it as UTF-8") from error
     del raw
     line, seen, at = 1, 0, _skip(text, _skip(text, 0) + 1)
-    while not text.startswith("]", at):
+    more = not text.startswith("]", at)
+    while more:
         line, seen = line + text.count("\n", seen, at), at
         try:
             _, end = _PLAIN.raw_decode(text, at)
@@ -137,7 +138,8 @@ def _array(file: BufferedReader, path: Path) -> Iterator[RawRow]:
         if not text.startswith(("]", ","), at):
             yield RawRow(line, None, "not valid JSON: no comma or bracket after this row; what follows was not read")
             return
-        at = _skip(text, at + 1) if text.startswith(",", at) else at
+        more = text.startswith(",", at)
+        at = _skip(text, at + 1) if more else at
     if text[at + 1 :].strip():
         yield RawRow(line, None, "not valid JSON: text after the end of the array")
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import ValidationError, model_validator
+from pydantic import ValidationError, field_validator, model_validator
 
 from videosafety.core.example import Example
 from videosafety.core.explain import explain
@@ -51,6 +51,13 @@ class Source(Config):
     subset: str | None = knob(None, help="hub: the configuration of the data set")
     split: str | None = knob(None, help="hub: the split; train if empty")
     revision: str | None = knob(None, help="hub: the commit, so that the data cannot change")
+
+    @field_validator("harmful_is", mode="before")
+    @classmethod
+    def _is_a_digit(cls, digit: object) -> object:
+        if isinstance(digit, bool):
+            raise ValueError("give the digit 0 or 1 and not a truth value")
+        return digit
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> Self:
