@@ -8,6 +8,9 @@ from videosafety.core.response import FIELDS, ParseStatus, parse
 
 PINNED = {  # a changed text is a new version: change the version and this table together
     ("structured_response", 1): "fca37e1771ed5fd90c2362689460a9d5e426696ead8226896e8482ff976c9a17",
+    ("policy", 1): "b8949a4c4a33dd01cdd67072a2df6fedd58b7c394475f25f7bdbae8ee16763e3",
+    ("self_reminder_before", 1): "3029140f6624a9c19d6527d55ee77a21ae82de03539a7b2b9ef4205a84a5c84a",
+    ("self_reminder_after", 1): "64ace1ff59fc1976c61e91dac819ea1688bf7994397c8e7adf2765df7e599e01",
 }
 
 

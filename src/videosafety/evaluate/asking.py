@@ -25,7 +25,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import materialize_media
 
 from videosafety.core.errors import MediaFault, VideoSafetyError
-from videosafety.core.records import Record, Response, Sample, StopReason
+from videosafety.core.records import AlarmScore, Record, Response, Sample, StopReason
 from videosafety.evaluate.keep import Answer, Keep
 from videosafety.video.plan import FramePlan, Sampling
 
@@ -57,11 +57,15 @@ class Shows(Record):
 
 
 class Said(Record):
-    """What a local answer tells beside its text; ``fault`` is set when there is no answer."""
+    """What a local answer tells beside its text; ``fault`` is set when there is no answer.
+
+    ``alarm`` is what the alarms said of the video and of the words; None for a model without alarms.
+    """
 
     stop_reason: StopReason
     num_tokens: int | None = None
     plan: FramePlan | None = None
+    alarm: tuple[float | None, float | None] | None = None
     fault: str | None = None
     detail: str | None = None
 
@@ -123,7 +127,11 @@ def _said(output: ModelOutput) -> Said:
 def _answer(asked: Asked, state: TaskState, text: str, said: Said) -> Answer:
     response = Response(sample_id=asked.sample.id, arm=asked.arm, model=str(state.model), text=text,
                         stop_reason=said.stop_reason, num_tokens=said.num_tokens, fault=said.fault)  # fmt: skip
-    return Answer(key=asked.key, response=response, plan=said.plan, detail=said.detail)
+    alarm = None
+    if said.alarm is not None:
+        visual, textual = said.alarm
+        alarm = AlarmScore(sample_id=asked.sample.id, arm=asked.arm, visual=visual, textual=textual)
+    return Answer(key=asked.key, response=response, plan=said.plan, alarm=alarm, detail=said.detail)
 
 
 def user_message(shown: Sample, *, root: Path, sampling: Sampling) -> ChatMessageUser:

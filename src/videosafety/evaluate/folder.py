@@ -5,6 +5,7 @@
     plans.jsonl        what each arm showed of each item: labels of (item, arm), frame plan
     responses.jsonl    what the model said
     verdicts.jsonl     what each judge made of it
+    alarms.jsonl       what the alarms said before the answer; no such file for a model without alarms
     media.jsonl        the state of every media file
     work/              finished answers and Inspect's log, for resuming and ``inspect view``; no part of the result
 
@@ -26,11 +27,12 @@ from videosafety.core.errors import InputError, RecordError
 from videosafety.core.jsonl import read_record, read_records
 from videosafety.core.labels import Labels
 from videosafety.core.metrics import MAX_UNSCORED_SHARE, SummaryRow, summarise
-from videosafety.core.records import Identifier, Outcome, Record, Response, Sample, Verdict
+from videosafety.core.records import AlarmScore, Identifier, Outcome, Record, Response, Sample, Verdict
 from videosafety.core.scored import ScoredItem
 from videosafety.core.store import write_json, write_records
 from videosafety.evaluate.arms import ARMS
 from videosafety.evaluate.manifest import MediaState
+from videosafety.evaluate.prompting import PromptCard
 from videosafety.judges.base import Measures
 from videosafety.judges.card import JudgeCard
 from videosafety.video.plan import FramePlan
@@ -40,7 +42,11 @@ MEDIA_FAULT = "media:"
 
 
 class EvaluationInfo(Record):
-    """``evaluation.json``. ``media_root`` is relative to the run folder, two levels above the evaluation folder."""
+    """``evaluation.json``. ``media_root`` is relative to the run folder, two levels above the evaluation folder.
+
+    ``alarms`` are the modalities whose alarm the checkpoint's chat template places; ``prompts`` the words of
+    ``decoding["prompt"]``, one card for each distinct wording.
+    """
 
     model: str
     checkpoint: str
@@ -52,6 +58,8 @@ class EvaluationInfo(Record):
     arms: tuple[str, ...]
     judges: tuple[JudgeCard, ...]
     decoding: dict[str, Any]
+    prompts: tuple[PromptCard, ...] = ()
+    alarms: tuple[str, ...] = ()
     media_root: str
     notice: str | None
     versions: dict[str, str]
@@ -75,6 +83,7 @@ class Answered:
     responses: tuple[Response, ...]
     verdicts: tuple[Verdict, ...]
     media: tuple[MediaState, ...]
+    alarms: tuple[AlarmScore, ...] = ()
 
 
 def write_folder(folder: Path, info: EvaluationInfo, answered: Answered) -> None:
@@ -85,6 +94,9 @@ def write_folder(folder: Path, info: EvaluationInfo, answered: Answered) -> None
     write_records(folder / "plans.jsonl", sorted(answered.shown, key=attrgetter("sample_id", "arm")))
     write_records(folder / "responses.jsonl", sorted(answered.responses, key=attrgetter("sample_id", "arm")))
     write_records(folder / "verdicts.jsonl", sorted(answered.verdicts, key=attrgetter("sample_id", "arm", "judge")))
+    (folder / "alarms.jsonl").unlink(missing_ok=True)
+    if answered.alarms:
+        write_records(folder / "alarms.jsonl", sorted(answered.alarms, key=attrgetter("sample_id", "arm")))
     write_json(folder / "evaluation.json", info)
 
 

@@ -16,17 +16,18 @@ from typing import Self
 
 from videosafety.core.errors import InputError
 from videosafety.core.jsonl import canonical_json, read_json
-from videosafety.core.records import Record, Response
+from videosafety.core.records import AlarmScore, Record, Response
 from videosafety.core.store import Journal, write_json
 from videosafety.video.plan import FramePlan
 
 
 class Answer(Record):
-    """A response, the frame plan that it was given on, and the key of all that decided it; ``detail`` of a fault."""
+    """A response, what it was given on, what the alarms said, the key of all that decided it; ``detail`` of a fault."""
 
     key: str
     response: Response
     plan: FramePlan | None = None
+    alarm: AlarmScore | None = None
     detail: str | None = None
 
 

@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
@@ -26,7 +26,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from videosafety.core.errors import InputError, MediaError, MediaFault, RecordError, did_you_mean
 from videosafety.core.jsonl import MAX_ROWS_NAMED, canonical_json, read_records
 from videosafety.core.records import Image, QueryKind, Record, Sample, Video
-from videosafety.core.taxonomy import load_taxonomy
+from videosafety.core.taxonomy import Taxonomy, load_taxonomy
 from videosafety.video.probe import probe
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}"
@@ -38,11 +38,12 @@ Media: TypeAlias = Video | Image
 
 @dataclass(frozen=True)
 class Benchmark:
-    """Samples under a name; ``root`` is the folder that relative media paths start from."""
+    """Samples under a name; relative media paths start from ``root``; ``taxonomy`` has their categories."""
 
     name: str
     samples: tuple[Sample, ...]
     root: Path
+    taxonomy: Taxonomy = field(default_factory=load_taxonomy)
 
     @property
     def sha256(self) -> str:
@@ -73,7 +74,8 @@ def load_benchmark(
         raise InputError(f"the benchmark's name is {name[:60]!r}", fix="use letters, digits and -._ only")
     samples = read_records(manifest, Sample)
     root = manifest.resolve().parent
-    categories = frozenset(subcategory.id for subcategory in load_taxonomy(taxonomy).subcategories)
+    kinds_of_harm = load_taxonomy(taxonomy)
+    categories = frozenset(subcategory.id for subcategory in kinds_of_harm.subcategories)
     bad = [(line, sample.id, fault) for line, sample in enumerate(samples, start=1)
            for fault in _faults(sample, root=root, categories=categories)]  # fmt: skip
     bad += _contradictions(samples)
@@ -84,7 +86,7 @@ def load_benchmark(
         raise RecordError(f"{len(rows)} faults in the rows{listed}{more}\n", where=str(manifest), fix="mend these rows")
     if limit is not None and limit < 1:
         raise InputError(f"a limit of {limit} leaves nothing to do", fix="give a limit of 1 or more")
-    return Benchmark(name, tuple(samples[:limit]), root)
+    return Benchmark(name, tuple(samples[:limit]), root, kinds_of_harm)
 
 
 def _faults(sample: Sample, *, root: Path, categories: frozenset[str]) -> Iterator[str]:

@@ -4,7 +4,11 @@ Inspect calls ``generate`` once per item, many at a time. Clips are decoded ahea
 items that are ready are answered together in one padded batch, in a worker thread. What the model is shown travels in
 the user message's metadata and not as ``ContentVideo``: Inspect 0.3.285 turns media files into base64 before a model
 sees them, which holds every clip in memory several times and turns a vanished file into a crash of the sample.
-A fault of one item's media is that item's fault, never the batch's.
+A fault of one item's media is that item's fault, never the batch's; so is a prompt that the context cannot hold: it is
+left out of its batch, and never cut.
+
+Alarms are read from the same prefill. The visual alarm stands in text-only prompts too, where nothing has taught it to
+mean anything: its score is None there.
 
 Run:
     inspect eval videosafety/vse --model videosafety/DIR -T data=manifest.jsonl -M batch_size=8
@@ -12,10 +16,10 @@ Run:
 
 import gc
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import anyio
 import anyio.to_thread
@@ -35,7 +39,7 @@ from videosafety.core.errors import InputError, MediaError, VideoSafetyError
 from videosafety.core.records import StopReason
 from videosafety.evaluate.asking import PROVIDER, Said, Shows
 from videosafety.models.checkpoint import load
-from videosafety.models.family import Conversation, Message
+from videosafety.models.family import Conversation, Encoded, Family, Message, media_of
 from videosafety.models.generate import Generated, generate
 from videosafety.video.cache import FrameCache
 from videosafety.video.sample import Clip, FramePlan, Picture, load_picture, sample_clip
@@ -44,7 +48,12 @@ MAX_NEW_TOKENS = 768
 NOT_GREEDY = ("temperature", "top_p", "top_k", "num_choices", "best_of", "stop_seqs", "frequency_penalty",
               "presence_penalty", "logit_bias", "response_schema")  # fmt: skip
 READY_BYTES = 2**30  # of decoded clips held: no decoding starts above it, so it is passed by one clip a decoder
+ALARM_DECIMALS = 6
 SETTLE_S = 0.02  # a batch that is not full waits this long for items that are about to arrive
+
+
+class _TooLong(InputError):
+    """A prompt with its answer is longer than the model's context."""
 
 
 @dataclass(eq=False)
@@ -92,6 +101,7 @@ class LocalVideoModel(ModelAPI):
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.checkpoint = load(model_name, device=where, dtype=dtype, trust_remote_code=trust_remote_code)
         self.fingerprint = self.checkpoint.fingerprint
+        self.alarms: tuple[str, ...] = self.checkpoint.alarm.modalities if self.checkpoint.alarm is not None else ()
         self._cache = FrameCache(Path(frame_cache)) if frame_cache else None
         self._traffic = _Traffic()
         self._engine: anyio.Lock | None = None
@@ -113,19 +123,18 @@ class LocalVideoModel(ModelAPI):
     async def generate(
         self, input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
     ) -> ModelOutput:
-        """One answer. A media fault is an output with ``Said.fault`` and no exception."""
+        """One answer. A fault of the item is an output with ``Said.fault`` and no exception."""
         given = [name for name in NOT_GREEDY if getattr(config, name) not in (None, 0)] + ["tools"] * bool(tools)
         if given:
             raise InputError(f"the local provider is greedy and takes no {', '.join(given)}", fix="leave it out")
         try:
             conversation, plan, num_bytes = await self._decoded(input)
+            answer = await self._answered(_Waiting(conversation, config.max_tokens or MAX_NEW_TOKENS, num_bytes))
         except InputError as error:
-            fault = f"media:{error.fault}" if isinstance(error, MediaError) else "input:refused"
             detail = str(InputError(error.what, fix=error.fix))
-            return self._output("", Said(stop_reason=StopReason.FAULT, fault=fault, detail=detail))
-        waiting = _Waiting(conversation, config.max_tokens or MAX_NEW_TOKENS, num_bytes)
-        answer = await self._answered(waiting)
-        said = Said(stop_reason=answer.stop_reason, num_tokens=answer.num_tokens, plan=plan)
+            return self._output("", Said(stop_reason=StopReason.FAULT, fault=_fault(error), detail=detail))
+        said = Said(stop_reason=answer.stop_reason, num_tokens=answer.num_tokens, plan=plan,
+                    alarm=_alarm(answer, conversation))  # fmt: skip
         return self._output(answer.text, said)
 
     def _output(self, text: str, said: Said) -> ModelOutput:
@@ -184,25 +193,79 @@ class LocalVideoModel(ModelAPI):
         for waiting in batch:
             traffic.ready.remove(waiting)
         try:
-            work = partial(generate, self.checkpoint, [w.conversation for w in batch], max_new_tokens=limit,
-                           batch_size=self.batch_size)  # fmt: skip
-            answers = await anyio.to_thread.run_sync(work)
-            for waiting, answer in zip(batch, answers, strict=True):
-                waiting.answer = answer
-        except torch.OutOfMemoryError as error:
-            what, fix = f"out of memory with {len(batch)} items at once", "lower the batch size or the number of frames"
-            full = VideoSafetyError(what, where=self.model_name, fix=fix)
-            full.__cause__ = error
-            _fail(batch, full)
+            await anyio.to_thread.run_sync(partial(self._answer, batch, limit))
         except Exception as error:  # noqa: BLE001 - raised again by every item that waits for this batch
-            _fail(batch, error)
+            _fail(batch, self._out_of_memory(error, len(batch)) if _is_memory(error) else error)
         finally:
             traffic.held_bytes -= sum(w.num_bytes for w in batch)
+
+    def _answer(self, batch: list[_Waiting], max_new_tokens: int) -> None:
+        """Answer all items of a batch that the context can hold; the others get their fault."""
+        checkpoint, rows = self.checkpoint, dict[int, Encoded]()
+        context = getattr(cast(Any, checkpoint.model.config).get_text_config(), "max_position_embeddings", None)
+        for waiting in batch:
+            try:
+                row = checkpoint.family.encode(checkpoint.processor, waiting.conversation)
+                if context is not None and len(row.input_ids) > context - max_new_tokens:
+                    what = (f"the prompt has {len(row.input_ids)} tokens, and the model's context of {context} leaves"
+                            f" {context - max_new_tokens} beside the answer")  # fmt: skip
+                    raise _TooLong(what, fix="lower max_frames, max_side_px or max_new_tokens, or shorten the query")
+                rows[id(waiting.conversation)] = row
+            except InputError as error:
+                waiting.error = error
+        fitting = [w for w in batch if w.error is None]
+        if fitting:
+            family = cast(Family, _EncodedFamily(checkpoint.family, rows))
+            answers = generate(replace(checkpoint, family=family), [w.conversation for w in fitting],
+                               max_new_tokens=max_new_tokens, batch_size=self.batch_size)  # fmt: skip
+            for waiting, answer in zip(fitting, answers, strict=True):
+                waiting.answer = answer
+
+    def _out_of_memory(self, error: Exception, num_items: int) -> VideoSafetyError:
+        fix = "lower batch_size, max_frames or max_side_px"
+        full = VideoSafetyError(f"out of memory with {num_items} items at once", where=self.model_name, fix=fix)
+        full.__cause__ = error
+        return full
+
+
+class _EncodedFamily:
+    """A family for one batch that is encoded already, so that generation does not do it again."""
+
+    def __init__(self, family: Family, rows: dict[int, Encoded]) -> None:
+        self._family, self._rows = family, rows
+
+    def encode(self, processor: object, conversation: Conversation) -> Encoded:
+        """The row of this very conversation, once."""
+        return self._rows.pop(id(conversation))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._family, name)
 
 
 def _fail(batch: list[_Waiting], error: Exception) -> None:
     for waiting in batch:
         waiting.error = error
+
+
+def _is_memory(error: Exception) -> bool:
+    """Whether the accelerator or the machine has no memory left; on a CPU torch says so in words alone."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+
+
+def _fault(error: InputError) -> str:
+    """Why an item was not answered, in one word after its kind."""
+    if isinstance(error, MediaError):
+        return f"media:{error.fault}"
+    return "input:too_long" if isinstance(error, _TooLong) else "input:refused"
+
+
+def _alarm(answer: Generated, conversation: Conversation) -> tuple[float | None, float | None] | None:
+    """The scores as they are recorded: rounded, and none of the visual alarm where nothing is shown."""
+    if answer.alarm is None:
+        return None
+    visual, textual = (p if p is None else round(p, ALARM_DECIMALS) for p in answer.alarm)
+    shown = visual if any(media_of(conversation)) else None
+    return None if shown is None and textual is None else (shown, textual)
 
 
 def conversation_of(

@@ -39,6 +39,8 @@ from videosafety.evaluate.asking import PROVIDER, Asked
 from videosafety.evaluate.folder import MEDIA_FAULT, WORK, Answered, EvaluationInfo, ShownItem, write_folder
 from videosafety.evaluate.keep import Answer, Keep, claim, key_of
 from videosafety.evaluate.manifest import Benchmark, MediaState, damaged, load_benchmark, progress_bar, survey
+from videosafety.evaluate.prompting import PromptCard, treatments
+from videosafety.evaluate.prompting import cards as prompt_cards
 from videosafety.evaluate.tasks import Decoding, build_task
 from videosafety.judges import registry as judges_registry
 from videosafety.judges.card import JudgeCard, card
@@ -77,7 +79,7 @@ def evaluate(
         out: the evaluation folder; the same call again resumes it or, once finished, only judges anew.
         arms: names in ``arms.ARMS``; an arm that applies to no item is left out.
         judges: names in the registry of judges.
-        decoding: how frames are taken and how long an answer may be.
+        decoding: how frames are taken, how long an answer may be, and the prompt baseline if there is one.
         named: how the model is called in tables; default: the last part of its path.
         model_args: for the provider: ``batch_size``, ``device``, ``dtype``, ``decoders``, ``frame_cache``.
         console: where the progress bar and the sentences about damaged items go; default stderr.
@@ -101,10 +103,12 @@ def evaluate(
     named = named or Named(str(one).rstrip("/").rpartition("/")[2])
     fingerprint = str(getattr(one.api, "fingerprint", key_of(model=str(one))))
     work = out / WORK
-    claim(work, {"model": fingerprint, "benchmark": key_of(name=benchmark.name, rows=benchmark.sha256),
-                 "decoding": key_of(decoding=decoding.model_dump(mode="json"))})  # fmt: skip
+    words = prompt_cards(treatments(decoding.prompt, benchmark).values())
+    asked = key_of(decoding=decoding.model_dump(mode="json"), prompts=[card.sha256 for card in words])
+    rows = key_of(name=benchmark.name, rows=benchmark.sha256)
+    claim(work, {"model": fingerprint, "benchmark": rows, "decoding": asked})
     with Keep(work) as keep:
-        tasks = _Tasks(benchmark, tuple(c.name for c in cards), decoding, media, keep, fingerprint)
+        tasks = _Tasks(benchmark, tuple(c.name for c in cards), decoding, words, media, keep, fingerprint)
         logs = _run(one, tasks, arms=applied, work=work, console=console)
     answered = _collect(logs, benchmark, media=media, model=named.model)
     _say(answered, console)
@@ -161,6 +165,7 @@ class _Tasks:
     benchmark: Benchmark
     judges: tuple[str, ...]
     decoding: Decoding
+    words: tuple[PromptCard, ...]
     media: Mapping[str, MediaState]
     keep: Keep
     fingerprint: str
@@ -209,7 +214,7 @@ def _collect(logs: Sequence[EvalLog], benchmark: Benchmark, *, media: Mapping[st
     for asked, answer, _ in samples:
         if (fault := _media_fault(answer.response)) is not None and states[asked.sample.id].state == "ok":
             states[asked.sample.id] = damaged(asked.sample, fault, answer.detail or "cannot be used")
-    shown, responses, verdicts = [], list[Response](), list[Verdict]()
+    shown, alarms, responses, verdicts = [], [], list[Response](), list[Verdict]()
     for asked, answer, scores in samples:
         state = states.get(asked.sample.id)
         changes: dict[str, object] = {"model": model}
@@ -218,10 +223,13 @@ def _collect(logs: Sequence[EvalLog], benchmark: Benchmark, *, media: Mapping[st
             reason = f"{MEDIA_FAULT}{state.fault}"
             changes |= {"text": "", "stop_reason": StopReason.FAULT, "num_tokens": None, "fault": reason}
             judged = [v.model_copy(update={"outcome": Outcome.UNSCORED, "reason": reason}) for v in judged]
+        elif answer.alarm is not None:
+            alarms.append(answer.alarm)
         responses.append(answer.response.model_copy(update=changes))
         verdicts += judged
         shown.append(ShownItem(sample_id=asked.sample.id, arm=asked.arm, labels=asked.shown.labels, plan=answer.plan))
-    return Answered(benchmark.samples, tuple(shown), tuple(responses), tuple(verdicts), tuple(states.values()))
+    return Answered(benchmark.samples, tuple(shown), tuple(responses), tuple(verdicts), tuple(states.values()),
+                    tuple(alarms))  # fmt: skip
 
 
 def _media_fault(response: Response) -> MediaFault | None:
@@ -259,7 +267,9 @@ def _info(
         benchmark_sha256=tasks.benchmark.sha256,
         arms=tuple(arms),
         judges=cards,
-        decoding=tasks.decoding.model_dump(mode="json") | {"temperature": 0, "system_prompt": None, "sound": "dropped"},
+        decoding=tasks.decoding.model_dump(mode="json") | {"temperature": 0, "sound": "dropped"},
+        prompts=tasks.words,
+        alarms=tuple(getattr(model.api, "alarms", ())),
         media_root=os.path.relpath(tasks.benchmark.root, run_folder),
         notice=named.notice,
         versions={name: found for name in PACKAGES if (found := _version(name)) is not None},

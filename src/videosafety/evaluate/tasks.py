@@ -1,7 +1,7 @@
 """The Inspect tasks ``videosafety/vse`` and ``videosafety/toy``: one arm of one benchmark, asked and judged.
 
 ``videosafety evaluate`` runs the very same tasks, so both give the same numbers. Decoding protocol: greedy, at most 768
-new tokens, no system prompt, sound dropped.
+new tokens, no system prompt (unless a prompt baseline is asked for), sound dropped.
 
 Run:
     inspect eval videosafety/vse --model videosafety/DIR -T data=manifest.jsonl -T arm=text
@@ -19,10 +19,11 @@ from inspect_ai import Epochs, Task, task
 from inspect_ai.dataset import MemoryDataset
 from inspect_ai.dataset import Sample as InspectSample
 from inspect_ai.model import GenerateConfig
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from videosafety.core.errors import InputError
 from videosafety.core.explain import explain
+from videosafety.core.prompts import Treatment, TreatmentName
 from videosafety.core.recipe import Config, knob
 from videosafety.core.records import Sample
 from videosafety.evaluate import arms
@@ -30,6 +31,7 @@ from videosafety.evaluate.asking import Asked, ask, user_message
 from videosafety.evaluate.folder import MEDIA_FAULT
 from videosafety.evaluate.keep import Keep, key_of
 from videosafety.evaluate.manifest import Benchmark, MediaState, load_benchmark, survey
+from videosafety.evaluate.prompting import prompted, treatments
 from videosafety.evaluate.scorer import judge_scorer
 from videosafety.toyworld import oracle  # noqa: F401 - the toy oracle registers itself as a judge
 from videosafety.toyworld.build import EVALUATION_SEED, MANIFEST, build_benchmark
@@ -37,12 +39,18 @@ from videosafety.video.plan import Sampling
 
 
 class Decoding(Config):
-    """How a model is shown a clip and asked: greedy, no system prompt; recorded with every run."""
+    """How a model is shown a clip and asked: greedy, the words as they are; recorded with every run."""
 
     fps: float = knob(1.0, unit="1/s", paper=1.0, help="frames taken per second of the clip", gt=0, le=120)
     max_frames: int = knob(90, unit="frames", paper=90, help="frames at most, spread evenly when cut", ge=1, le=1024)
     max_side_px: int | None = knob(None, unit="px", help="longer side, shrunk to it; null: as it is", ge=1)
     max_new_tokens: int = knob(768, unit="tokens", paper=768, help="length of an answer at most", ge=1, le=32768)
+    prompt: TreatmentName | None = knob(None, help="prompt baseline around every query; null or none: no system prompt")
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _none_is_none(cls, name: object) -> object:
+        return None if name == "none" else name
 
     @property
     def sampling(self) -> Sampling:
@@ -60,11 +68,13 @@ def vse(
     max_frames: int = 90,
     max_side_px: int | None = None,
     max_new_tokens: int = 768,
+    prompt: str | None = None,
     limit: int | None = None,
 ) -> Task:
     """A manifest of samples (VSE or your own) under one arm."""
     benchmark = load_benchmark(Path(data), name="vse", taxonomy=taxonomy, limit=limit)
-    decoding = decoding_of(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens)
+    decoding = decoding_of(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens,
+                           prompt=prompt)  # fmt: skip
     return build_task(benchmark, arm=arm, judges=names(judges), decoding=decoding, media=survey(benchmark))
 
 
@@ -76,12 +86,13 @@ def toy(
     judges: str | list[str] = "oracle",
     data: str | None = None,
     max_new_tokens: int = 48,
+    prompt: str | None = None,
     limit: int | None = None,
 ) -> Task:
     """The toy benchmark under one arm; built in the cache folder when it is not there yet."""
     manifest = Path(data) if data else toy_manifest(size, seed=seed)
     benchmark = load_benchmark(manifest, name="toy", taxonomy="toy", limit=limit)
-    decoding = decoding_of(max_new_tokens=max_new_tokens)
+    decoding = decoding_of(max_new_tokens=max_new_tokens, prompt=prompt)
     return build_task(benchmark, arm=arm, judges=names(judges), decoding=decoding, media=survey(benchmark))
 
 
@@ -148,9 +159,10 @@ def build_task(
         InputError: unknown arm or judge, or the arm applies to no item.
     """
     shown = [(sample, arms.get(arm).show(sample, decoding.sampling)) for sample in benchmark.samples]
+    words = treatments(decoding.prompt, benchmark)
     asked = [
         _inspect_sample(sample, one, arm=arm, root=benchmark.root, state=media.get(sample.id), decoding=decoding,
-                        fingerprint=fingerprint)
+                        words=words.get(sample.language), fingerprint=fingerprint)
         for sample, one in shown if one is not None
     ]  # fmt: skip
     if not asked:
@@ -174,16 +186,18 @@ def _inspect_sample(
     root: Path,
     state: MediaState | None,
     decoding: Decoding,
+    words: Treatment | None,
     fingerprint: str,
 ) -> InspectSample:
     file, sampling = _file_identity(shown.sample, root), shown.sampling.model_dump(mode="json")
     key = key_of(id=sample.id, query=shown.sample.query, media=file, arm=arm, sampling=sampling,
-                 max_new_tokens=decoding.max_new_tokens, model=fingerprint)  # fmt: skip
+                 max_new_tokens=decoding.max_new_tokens, prompt=None if words is None else words.sha256,
+                 model=fingerprint)  # fmt: skip
     fault = f"{MEDIA_FAULT}{state.fault}" if state is not None and state.fault is not None else None
     asked = Asked(sample=sample, shown=shown.sample, arm=arm, key=key, fault=fault)
-    message = user_message(shown.sample, root=root, sampling=shown.sampling)
+    messages = prompted(user_message(shown.sample, root=root, sampling=shown.sampling), words)
     metadata: dict[str, Any] = {"asked": asked.model_dump(mode="json")}
-    return InspectSample(id=sample.id, input=[message], target=shown.sample.labels.request.value, metadata=metadata)
+    return InspectSample(id=sample.id, input=messages, target=shown.sample.labels.request.value, metadata=metadata)
 
 
 def _file_identity(shown: Sample, root: Path) -> list[str | int] | None:

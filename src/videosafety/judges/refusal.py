@@ -49,6 +49,7 @@ class Phrases:
     opening: re.Pattern[str]
     anywhere: re.Pattern[str]
     exceptions: re.Pattern[str]
+    telling: re.Pattern[str]
     pivot: re.Pattern[str]
 
 
@@ -64,7 +65,8 @@ def find_refusal(text: str, *, language: str) -> Refusal:
     if refused is None:
         return Refusal.NONE
     start, end = refused
-    tells = any(phrases.pivot.search(part) or _LIST.search(part) for part in (said[:start], said[end:]))
+    signs = (phrases.telling, phrases.pivot, _LIST)
+    tells = any(sign.search(part) for sign in signs for part in (said[:start], said[end:]))
     limit = MAX_FURTHER_CHARACTERS if language in UNSPACED else MAX_FURTHER_WORDS
     ending = _SENTENCE_END.search(said, end)
     amount = _amount(said[:start], language) + (_amount(said[ending.end() :], language) if ending else 0)
@@ -72,12 +74,14 @@ def find_refusal(text: str, *, language: str) -> Refusal:
 
 
 def tells_how(text: str, *, language: str) -> bool:
-    """Whether ``text`` turns to telling: "here is how", "step 1". For ``<think>``, where no refusal is to be expected.
+    """Whether ``text`` turns to telling: "here is how". For ``<think>``, where no refusal is to be expected.
+
+    Ordinals do not count there: who thinks counts its steps too ("First, I look at the clip").
 
     Raises:
         KeyError: ``language`` is not one of ours.
     """
-    return _phrases(language).pivot.search(_QUOTED.sub(" ", normalise(text[:MAX_SCANNED]))) is not None
+    return _phrases(language).telling.search(_QUOTED.sub(" ", normalise(text[:MAX_SCANNED]))) is not None
 
 
 def is_gibberish(text: str) -> bool:
@@ -118,7 +122,7 @@ def _phrases(language: str) -> Phrases:
     def compiled(key: str) -> re.Pattern[str]:
         return re.compile(f"{before}(?:{'|'.join(_pattern(option) for option in lists[key])}){after}")
 
-    return Phrases(*(compiled(key) for key in ("lead_in", "opening", "anywhere", "except", "pivot")))
+    return Phrases(*(compiled(key) for key in ("lead_in", "opening", "anywhere", "except", "telling", "pivot")))
 
 
 def _pattern(option: str) -> str:
