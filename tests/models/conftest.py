@@ -1,4 +1,4 @@
-"""A tiny VideoLLaMA3 with random weights, of the real class, made once."""
+"""Tiny checkpoints with random weights, of the real classes, made once: a VideoLLaMA3, and one of every family."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tinyfamilies import FAMILY_NAMES, tiny_checkpoint
 
 from videosafety.models.checkpoint import Checkpoint, load, save_model
 from videosafety.toyworld.base_model import tiny
@@ -26,6 +27,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def checkpoint(folder: Path) -> Checkpoint:
     """The checkpoint, loaded."""
     return load(str(folder))
+
+
+@pytest.fixture(scope="session", params=FAMILY_NAMES)
+def any_family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    """A checkpoint of every family in turn."""
+    return load(str(tiny_checkpoint(request.param, tmp_path_factory.mktemp("families") / request.param, tied=False)))
 
 
 @pytest.fixture

@@ -125,7 +125,8 @@ class StockFamily:
         refuse_placeholders(conversation, special_tokens(processor))
         _refuse_strips(conversation)
         rendered = self._apply(processor, conversation, add_generation_prompt=True)
-        for kind, num in zip(("video", "image"), map(len, media_of(conversation)), strict=True):
+        clips, pictures = media_of(conversation)
+        for kind, num in (("video", len(clips)), ("image", len(pictures))):
             shown = rendered.count(getattr(processor, f"{kind}_token"))
             if shown != num:
                 raise CheckpointError(f"the chat template shows {shown} of {num} {kind}s",

@@ -1,7 +1,8 @@
 """Qwen3-VL (Qwen team, 2025), by the class in transformers.
 
 Two frames become one grid step, written in the prompt with its time, ``<0.5 seconds><|vision_start|>…<|vision_end|>``:
-the mean of the two frames' true times. An odd last frame is taken twice. The tower's features enter the decoder's first
+the mean of the two frames' true times. An odd last frame is taken twice. The template's own marks stay around a whole
+clip, as the stock processor leaves them. The tower's features enter the decoder's first
 layers too; they belong to the tower. Positions need ``mm_token_type_ids``, as in Qwen2.5-VL.
 
 Example:

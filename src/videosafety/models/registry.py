@@ -2,9 +2,9 @@
 
 from videosafety.core.errors import CheckpointError, did_you_mean
 from videosafety.models import llava_onevision, qwen2_5_vl, qwen3_vl, smolvlm, video_llama3
-from videosafety.models.family import Family
+from videosafety.models.family import Family, StockFamily
 
-_ALL: tuple[Family, ...] = (
+_ALL: tuple[StockFamily, ...] = (
     video_llama3.FAMILY, qwen2_5_vl.FAMILY, qwen3_vl.FAMILY, smolvlm.FAMILY, llava_onevision.FAMILY,
 )  # fmt: skip
 FAMILIES: dict[str, Family] = {family.model_type: family for family in _ALL}

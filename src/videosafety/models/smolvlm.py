@@ -23,6 +23,7 @@ from transformers import ProcessorMixin, SmolVLMForConditionalGeneration
 from transformers.models.smolvlm.processing_smolvlm import DEFAULT_CHAT_TEMPLATE
 
 from videosafety.models.family import StockFamily, media_arguments
+from videosafety.models.placement import place, placed, remove
 from videosafety.video.plan import Clip, Picture
 
 
@@ -37,9 +38,11 @@ class SmolVLM(StockFamily):
     decoder = "model.text_model"
 
     def template(self, processor: ProcessorMixin) -> str:
-        """The checkpoint's chat template, or the one of transformers where that shows no clips."""
+        """The checkpoint's chat template, or that of transformers with the same alarms where it shows no clips."""
         own = super().template(processor)
-        return own if "video" in own else DEFAULT_CHAT_TEMPLATE
+        if "video" in remove(own):
+            return own
+        return place(DEFAULT_CHAT_TEMPLATE, placed(own)) if placed(own) else str(DEFAULT_CHAT_TEMPLATE)
 
     def process(
         self, processor: ProcessorMixin, rendered: str, clips: Sequence[Clip], pictures: Sequence[Picture]
