@@ -66,7 +66,7 @@ def safety(value: object, *, key: str, harmful_is: Literal[0, 1]) -> Safety:
     """One label: 0, 1, "0", "1", "safe" or "harmful". Raises ValueError for anything else, true and 1.0 included."""
     if isinstance(value, str) and value in {label.value for label in Safety}:
         return Safety(value)
-    if type(value) in (int, str) and str(value) in ("0", "1"):
+    if isinstance(value, int | str) and str(value) in ("0", "1"):
         return Safety.HARMFUL if int(str(value)) == harmful_is else Safety.SAFE
     raise ValueError(f"{key} is {quoted(value)} and not one of 0, 1, safe, harmful")
 
