@@ -24,6 +24,23 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def alarmed(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same checkpoint with alarms; its heads are random, so scores differ from prompt to prompt."""
+    from dataclasses import replace
+
+    import torch
+
+    from videosafety.models.alarm import add_alarms
+    from videosafety.models.checkpoint import load, save_model
+
+    plain = load(str(checkpoint))
+    alarm = add_alarms(plain.model, plain.processor, init="mean")
+    weight = torch.randn(2, plain.model.get_output_embeddings().weight.shape[1], generator=torch.manual_seed(1))
+    folder = tmp_path_factory.mktemp("checkpoint") / "alarmed"
+    return save_model(plain.model, plain.processor, folder, alarm=replace(alarm, weight_AH=weight))
+
+
+@pytest.fixture(scope="session")
 def toy_manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_benchmark(tmp_path_factory.mktemp("toy") / "benchmark", size="small", seed=3, clips_per_name=1)
 

@@ -173,6 +173,16 @@ def test_transport_faults_are_unscored_and_asked_again_next_time(tmp_path: Path,
     assert exit_code([out]) == 0
 
 
+def test_a_prompt_over_the_context_is_unscored_and_never_cut(tmp_path: Path, out: Path, checkpoint: Path) -> None:
+    items = benchmark(tmp_path, [row("long", query="dax " * 4990), row("short")])
+    console = Console(file=StringIO())
+    evaluate(str(checkpoint), items, out=out, console=console, decoding=Decoding(max_new_tokens=3))
+    assert {k[0]: r.fault for k, r in responses(out).items()} == {"long": "input:too_long", "short": None}
+    assert {v.sample_id: v.reason for v in verdicts(out) if v.outcome is Outcome.UNSCORED} == {"long": "input:too_long"}
+    assert "not scored, input:too_long: long" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert exit_code([out]) == 3
+
+
 def test_unscored_share_up_to_two_percent_is_no_failure(tmp_path: Path, out: Path) -> None:
     items = benchmark(tmp_path, [row(f"s{i}", query=f"what is {i}") for i in range(50)])
     evaluate(answering(lambda q: 1 / 0 if q.endswith(" 7") else "It is a ball."), items, out=out)  # type: ignore[return-value,arg-type]

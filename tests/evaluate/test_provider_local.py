@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from evalkit import row, write_clip, write_picture
+import torch
+from evalkit import benchmark, row, write_clip, write_picture
 from inspect_ai.model import ChatMessageUser, GenerateConfig, Model, ModelOutput, get_model
 
-from videosafety.core.errors import CheckpointError, InputError
+from videosafety.core.errors import CheckpointError, InputError, VideoSafetyError
 from videosafety.core.records import Image, Sample, StopReason, Video
 from videosafety.evaluate import provider_local
 from videosafety.evaluate.asking import PROVIDER, Said, user_message
-from videosafety.evaluate.run import inspect_name, load_model
+from videosafety.evaluate.run import evaluate, inspect_name, load_model
 from videosafety.models.generate import Generated, generate
 from videosafety.video.plan import Sampling
 from videosafety.video.sample import Clip, sample_clip
@@ -149,6 +150,57 @@ def test_a_crash_of_the_model_reaches_every_item_of_the_batch(
     monkeypatch.setattr(provider_local, "generate", broken)
     with pytest.raises(RuntimeError, match="kernel"):
         ask(local(checkpoint), samples, root=tmp_path)
+
+
+def test_a_prompt_that_the_context_cannot_hold_is_left_out_of_its_batch(
+    checkpoint: Path, samples: list[Sample], tmp_path: Path, batches: list[int]
+) -> None:
+    model = local(checkpoint, batch_size=4)
+    config = model.api.checkpoint.model.config.get_text_config()  # type: ignore[attr-defined]
+    alone = ask(model, samples[:1], root=tmp_path)
+    longest = len_of(model, samples[1], root=tmp_path)
+    batches.clear()
+    config.max_position_embeddings = longest + (CONFIG.max_tokens or 0)
+    assert [told.fault for _, told in ask(model, samples, root=tmp_path)] == [None] * 4
+    config.max_position_embeddings -= 1
+    said = ask(model, samples, root=tmp_path)
+    assert [told.fault for _, told in said] == [None, "input:too_long", None, None]
+    assert batches == [4, 3]
+    assert said[0] == alone[0]
+    assert said[1][0] == ""
+    room = config.max_position_embeddings - 6
+    assert said[1][1].detail == (
+        f"the prompt has {longest} tokens, and the model's context of {room + 6} leaves {room} beside the answer;"
+        " lower max_frames, max_side_px or max_new_tokens, or shorten the query"
+    )
+    config.max_position_embeddings = 1
+    assert {told.fault for _, told in ask(model, samples, root=tmp_path)} == {"input:too_long"}
+    assert batches == [4, 3]
+
+
+def len_of(model: Model, sample: Sample, *, root: Path) -> int:
+    made = model.api.checkpoint  # type: ignore[attr-defined]
+    [user] = provider_local.conversation_of([user_message(sample, root=root, sampling=Sampling())])[0]
+    return len(made.family.encode(made.processor, (user,)).input_ids)
+
+
+@pytest.mark.parametrize("error", [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 68719476736 bytes."),
+    MemoryError(),
+])  # fmt: skip
+def test_out_of_memory_is_a_sentence_that_says_what_to_lower(
+    checkpoint: Path, samples: list[Sample], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def full(*args: object, **kw: object) -> None:
+        raise error
+
+    monkeypatch.setattr(provider_local, "generate", full)
+    out = tmp_path / "run" / "evaluations" / "base"
+    sentence = r"out of memory with \d items at once; lower batch_size, max_frames or max_side_px"
+    with pytest.raises(VideoSafetyError, match=sentence) as caught:
+        evaluate(str(checkpoint), benchmark(tmp_path, samples), out=out, arms=["video", "text"])
+    assert caught.value.exit_code == 2
 
 
 def test_what_the_protocol_does_not_know_is_refused(checkpoint: Path) -> None:

@@ -69,16 +69,18 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(checkpoint: Path, items: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+def undisturbed(alarmed: Path, items: Benchmark, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     out = tmp_path_factory.mktemp("runs") / "run" / "evaluations" / "base"
-    run(checkpoint, items, out)
-    return tables(out)
+    run(alarmed, items, out)
+    found = tables(out)
+    assert found["alarms.jsonl"].count(b"\n") == NUM_ANSWERS
+    return found
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_kill_and_run_again(
     moment: str,
-    checkpoint: Path,
+    alarmed: Path,
     items: Benchmark,
     undisturbed: dict[str, bytes],
     tmp_path_factory: pytest.TempPathFactory,
@@ -89,7 +91,7 @@ def test_kill_and_run_again(
         try:
             with pytest.MonkeyPatch.context() as patch:
                 MOMENTS[moment](patch)
-                run(checkpoint, items, out)
+                run(alarmed, items, out)
         finally:
             os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -104,7 +106,7 @@ def test_kill_and_run_again(
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(provider_local, "generate", counted)
-        run(checkpoint, items, out)
+        run(alarmed, items, out)
     assert sum(asked) == NUM_ANSWERS - kept
     assert tables(out) == undisturbed
     if moment == "before the first answer":
@@ -114,7 +116,7 @@ def test_kill_and_run_again(
 
 
 def test_interrupting_with_the_keyboard_leaves_no_tables_and_loses_nothing(
-    checkpoint: Path, items: Benchmark, undisturbed: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+    alarmed: Path, items: Benchmark, undisturbed: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     out = tmp_path_factory.mktemp("runs") / "run" / "evaluations" / "base"
 
@@ -128,24 +130,24 @@ def test_interrupting_with_the_keyboard_leaves_no_tables_and_loses_nothing(
         try:
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(provider_local, "generate", interrupting)
-                run(checkpoint, items, out)
+                run(alarmed, items, out)
         except KeyboardInterrupt:
             code = 130
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 130
     assert tables(out) == {}
-    run(checkpoint, items, out)
+    run(alarmed, items, out)
     assert tables(out) == undisturbed
 
 
 def test_a_finished_evaluation_asks_nothing_again(
-    checkpoint: Path, items: Benchmark, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alarmed: Path, items: Benchmark, undisturbed: dict[str, bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "run" / "evaluations" / "base"
-    run(checkpoint, items, out)
+    run(alarmed, items, out)
     monkeypatch.setattr(provider_local, "generate", lambda *a, **kw: pytest.fail("asked again"))
-    run(checkpoint, items, out)
+    run(alarmed, items, out)
     assert {k: v for k, v in tables(out).items() if k != "evaluation.json"} == {
         k: v for k, v in undisturbed.items() if k != "evaluation.json"
     }

@@ -10,8 +10,7 @@ Nature Machine Intelligence; the idea is theirs, the words are ours).
 Example:
     >>> get("structured_response").version
     1
-    >>> treatment("self_reminder", load_taxonomy("vse")).around("How?").partition("How?")[2]
-    '\\n\\nRemember: you are a responsible assistant, and your answer harms and misleads nobody.'
+    >>> treatment("policy", load_taxonomy("vse")).system                        # doctest: +SKIP
 """
 
 import hashlib

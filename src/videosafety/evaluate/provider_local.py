@@ -15,6 +15,7 @@ Run:
 """
 
 import gc
+import math
 from collections import deque
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -48,7 +49,7 @@ MAX_NEW_TOKENS = 768
 NOT_GREEDY = ("temperature", "top_p", "top_k", "num_choices", "best_of", "stop_seqs", "frequency_penalty",
               "presence_penalty", "logit_bias", "response_schema")  # fmt: skip
 READY_BYTES = 2**30  # of decoded clips held: no decoding starts above it, so it is passed by one clip a decoder
-ALARM_DECIMALS = 6
+LOGIT_DECIMALS = 3  # of a recorded alarm: the rest depends on which items shared the batch
 SETTLE_S = 0.02  # a batch that is not full waits this long for items that are about to arrive
 
 
@@ -263,9 +264,17 @@ def _alarm(answer: Generated, conversation: Conversation) -> tuple[float | None,
     """The scores as they are recorded: rounded, and none of the visual alarm where nothing is shown."""
     if answer.alarm is None:
         return None
-    visual, textual = (p if p is None else round(p, ALARM_DECIMALS) for p in answer.alarm)
+    visual, textual = (None if p is None else _rounded(p) for p in answer.alarm)
     shown = visual if any(media_of(conversation)) else None
     return None if shown is None and textual is None else (shown, textual)
+
+
+def _rounded(probability: float) -> float:
+    """Rounded as a logit, so that scores near 0 and 1 keep their order."""
+    if probability in (0.0, 1.0):
+        return probability
+    logit = round(math.log(probability / (1 - probability)), LOGIT_DECIMALS)
+    return round(1 / (1 + math.exp(-logit)), 9)
 
 
 def conversation_of(
