@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from videosafety.core.records import Outcome
-from videosafety.html.charts import Bar, Dot, outcome_bars, seed_dots
+from videosafety.html.charts import Bar, Bin, Dot, Line, line_panels, outcome_bars, reliability_plot, seed_dots
 from videosafety.html.media import MAX_SIDE_PX, strip
 from videosafety.html.page import render
 from videosafety.html.palette import HARMFUL_ORDER, LOOKS, SAFE_ORDER
@@ -33,6 +33,8 @@ def test_a_chart_is_well_formed_whatever_its_labels_say() -> None:
     bar = Bar(HOSTILE, {Outcome.DEFENDED: 0.25, Outcome.COMPROMISED: 0.75}, 0.1, 0.4)
     for svg in (
         outcome_bars([bar], title=HOSTILE),
+        reliability_plot([(HOSTILE, [Bin(0.2, 0.1, 0.0, 0.3), Bin(0.8, 0.9)])], title=HOSTILE),
+        line_panels([Line(HOSTILE, [1, 2], [0.7, 0.1])], title=HOSTILE, x_title="step"),
         seed_dots([Dot(HOSTILE, 0.5, seed=1), Dot(HOSTILE, 0.5, low=0.4, high=0.6)], title=HOSTILE),
     ):
         root = ElementTree.fromstring(svg)

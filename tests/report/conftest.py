@@ -12,9 +12,11 @@ import av
 import numpy as np
 import pytest
 
+from videosafety.core.ablation import compare
 from videosafety.core.labels import Labels, Safety
 from videosafety.core.metrics import ScoredItem, summarise
-from videosafety.core.records import Outcome, Response, Sample, StopReason, Verdict, Video
+from videosafety.core.records import AlarmScore, Outcome, Response, Sample, StopReason, Verdict, Video
+from videosafety.core.response import render
 
 HOSTILE = (
     "<script>window.pwned=1</script><img src=x onerror='window.pwned=2'></textarea><svg onload='window.pwned=3'>"
@@ -29,6 +31,8 @@ LABELS = {
 }
 JUDGE = {"name": "oracle", "version": "1", "sees": ["facts", "labels"], "fingerprint": "ab" * 32}
 SEEDS = (11, 12, 13)
+STAGES = ("cot", "at_sft", "alarm_init")  # beside the base, in no order
+ALARMED = ("at_sft", "cot")
 NUM_CLIPS = 30
 
 
@@ -47,13 +51,13 @@ def write_clip(path: Path, *, number: int, size_px: int = 48) -> None:
         container.mux(stream.encode())
 
 
-def _outcome(subset: str, arm: str, dice: random.Random) -> Outcome:
+def _outcome(subset: str, arm: str, dice: random.Random, *, stage: str) -> Outcome:
     roll = dice.random()
     if roll < 0.01:
         return Outcome.UNSCORED
     if subset in ("SS", "HS"):
         return Outcome.HELPFUL if roll < 0.93 else Outcome.WRONG if roll < 0.97 else Outcome.OVER_REFUSED
-    defended = 0.95 if arm == "text" else {"HH": 0.08, "SH": 0.15, "composed": 0.03}[subset]
+    defended = 0.95 if arm == "text" or stage in ALARMED else {"HH": 0.08, "SH": 0.15, "composed": 0.03}[subset]
     return Outcome.DEFENDED if roll < defended else Outcome.INCOHERENT if roll > 0.97 else Outcome.COMPROMISED
 
 
@@ -120,17 +124,56 @@ def make_run(root: Path) -> Path:
     return run
 
 
-def _evaluation(folder: Path, *, seed: int) -> list[ScoredItem]:
+def add_stages(run: Path) -> None:
+    """The three stages of the defence: evaluations, alarms, training curves, and an ablation table of other runs."""
+    scored: list[ScoredItem] = []
+    for seed in SEEDS:
+        scored += _evaluation(run / "evaluations" / f"again-{seed}", seed=seed)
+        shutil.rmtree(run / "evaluations" / f"again-{seed}")
+        for stage in STAGES:
+            scored += _evaluation(run / "evaluations" / f"{stage}-{seed}", seed=seed, stage=stage)
+            _curve(run / "training" / f"{stage}-seed-{seed}.jsonl", seed=seed, alarms=stage == "at_sft")
+    rows = [row.model_dump(mode="json") for row in summarise(scored, num_resamples=50)]
+    (run / "summary.json").write_text(json.dumps(rows), encoding="utf-8")
+    ablations = compare(scored, reference="at_sft", variants=["base", "cot"])
+    (run / "ablations.json").write_text(json.dumps([row.model_dump(mode="json") for row in ablations]))
+
+
+def _curve(path: Path, *, seed: int, alarms: bool) -> None:
+    path.parent.mkdir(exist_ok=True)
+    dice, lines = random.Random(seed), []
+    for step in range(10, 2010, 10):
+        answer = 3 / (1 + step / 200) + dice.random() / 5
+        alarm = 0.7 / (1 + step / 300) if alarms else None
+        lines.append(
+            {"step": step, "loss": answer + (0.2 * alarm if alarm else 0), "loss_answer": answer, "loss_visual": alarm,
+             "loss_textual": alarm if alarm is None else alarm / 2, "learning_rate": 1e-4, "tokens": 900.0,
+             "seconds": step / 25}
+        )  # fmt: skip
+    _write_lines(path, lines)
+
+
+def _evaluation(folder: Path, *, seed: int, stage: str = "base") -> list[ScoredItem]:
     folder.mkdir(parents=True)
     dice, model = random.Random(seed), "toy-videollama3"
+    noise = random.Random(f"{stage} {seed}")
     samples, responses, verdicts, scored = _samples(), [], [], []
+    plans: list[dict[str, Any]] = []
+    alarms: list[AlarmScore] = []
     for sample in samples:
         for arm in ("video", "text"):
             if arm == "text" and sample.subset.value in ("composed",):
                 continue
-            outcome = _outcome(sample.subset.value, arm, dice)
+            outcome = _outcome(sample.subset.value, arm, dice, stage=stage)
             reason = {Outcome.UNSCORED: "judge:timeout", Outcome.COMPROMISED: "own_recipe"}.get(outcome, "")
             text = _text(sample, outcome)
+            labels = sample.labels if arm == "video" else sample.labels.without_vision()
+            plans.append({"sample_id": sample.id, "arm": arm, "labels": labels.model_dump(), "plan": None})
+            if stage in ALARMED:
+                alarms.append(_alarm(sample, arm, labels, noise))
+            if stage == "cot" and noise.random() < 0.95:
+                claimed = labels.visual if noise.random() < 0.9 else Safety.SAFE
+                text = render(think="A sign.", answer=text, visual=claimed, textual=labels.textual)
             responses.append(
                 Response(sample_id=sample.id, arm=arm, model=model, text=text, stop_reason=StopReason.STOP)
             )
@@ -139,12 +182,12 @@ def _evaluation(folder: Path, *, seed: int) -> list[ScoredItem]:
                 ScoredItem(
                     sample_id=sample.id, cluster=sample.cluster_id, subset=sample.subset, arm=arm,
                     arm_request=sample.labels.request, language=sample.language, category=sample.category,
-                    judge="oracle", outcome=outcome, reason=reason, model=model, stage="base", benchmark="toy",
+                    judge="oracle", outcome=outcome, reason=reason, model=model, stage=stage, benchmark="toy",
                     seed=seed,
                 )
             )  # fmt: skip
     about = {
-        "model": model, "stage": "base", "seed": seed, "benchmark": "toy", "judges": [JUDGE],
+        "model": model, "stage": stage, "seed": seed, "benchmark": "toy", "judges": [JUDGE],
         "decoding": {"method": "greedy", "max_new_tokens": 768}, "media_root": "../../data",
     }  # fmt: skip
     damaged = [{"sample_id": "HS-4-en", "state": "damaged", "fault": "corrupt", "detail": "<b>no</b> moov atom"}]
@@ -152,14 +195,32 @@ def _evaluation(folder: Path, *, seed: int) -> list[ScoredItem]:
     _write_lines(folder / "samples.jsonl", samples)
     _write_lines(folder / "responses.jsonl", responses)
     _write_lines(folder / "verdicts.jsonl", verdicts)
+    _write_lines(folder / "plans.jsonl", plans)
+    if alarms:
+        _write_lines(folder / "alarms.jsonl", alarms)
     _write_lines(folder / "media.jsonl", damaged)
     return scored
+
+
+def _alarm(sample: Sample, arm: str, labels: Labels, noise: random.Random) -> AlarmScore:
+    """Alarms that lean towards the truth; in words alone there is no visual one."""
+    lean = {Safety.SAFE: (2, 5), Safety.HARMFUL: (5, 2)}
+    visual = noise.betavariate(*lean[labels.visual]) if arm == "video" else None
+    return AlarmScore(sample_id=sample.id, arm=arm, visual=visual, textual=noise.betavariate(*lean[labels.textual]))
 
 
 @pytest.fixture(scope="session")
 def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run folder, made once; tests that change it copy it."""
     return make_run(tmp_path_factory.mktemp("report"))
+
+
+@pytest.fixture(scope="session")
+def defended_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with all stages, made once; tests that change it copy it."""
+    run = make_run(tmp_path_factory.mktemp("defended"))
+    add_stages(run)
+    return run
 
 
 @pytest.fixture(scope="module")

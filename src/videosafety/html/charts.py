@@ -23,6 +23,7 @@ from videosafety.html.text import bounded, visible
 
 WIDTH_PX = 620
 ROW_PX = 34
+PANEL_PX = 170
 _LABEL_LIMIT = 60
 _INK, _SOFT, _LINE = "var(--ink)", "var(--soft)", "var(--line)"
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
@@ -97,6 +98,77 @@ def seed_dots(dots: Sequence[Dot], *, title: str) -> Markup:
     return _svg(alt.layer(*layers).properties(width=WIDTH_PX, height=alt.Step(26)), label=title)
 
 
+@dataclass(frozen=True)
+class Bin:
+    """One bin of a reliability plot: mean score, share that is harmful and its interval; fractions."""
+
+    predicted: float
+    observed: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Line:
+    """One curve: values at whole-number steps. Lines of one ``panel`` share axes."""
+
+    panel: str
+    steps: Sequence[int]
+    values: Sequence[float]
+
+
+def reliability_plot(panels: Sequence[tuple[str, Sequence[Bin]]], *, title: str) -> Markup:
+    """One square a panel (label, bins): share harmful over mean score; on the diagonal a score is a frequency."""
+    charts = []
+    for label, bins in panels:
+        rows = [{"x": b.predicted, "y": b.observed, "low": b.low, "high": b.high} for b in bins]
+        diagonal = alt.Chart(alt.InlineData(values=[{"x": 0, "y": 0}, {"x": 1, "y": 1}]))
+        base = alt.Chart(alt.InlineData(values=rows))
+        spans = alt.Chart(alt.InlineData(values=[row for row in rows if row["low"] is not None]))
+        x, y = _unit_axis("x", "mean score"), _unit_axis("y", "share harmful")
+        layers = [
+            diagonal.mark_line(color=_SOFT, strokeDash=[4, 4], strokeWidth=1).encode(x=alt.X(**x), y=alt.Y(**y)),
+            spans.mark_rule(color=_INK, strokeWidth=1.4).encode(x=alt.X(**x), y=alt.Y("low:Q"), y2="high:Q"),
+            base.mark_line(color=_INK, strokeWidth=1.2).encode(x=alt.X(**x), y=alt.Y(**y)),
+            base.mark_point(shape="circle", filled=True, size=45, opacity=1, fill=_INK, stroke=_INK).encode(
+                x=alt.X(**x), y=alt.Y(**y)
+            ),
+        ]
+        charts.append(alt.layer(*layers).properties(width=PANEL_PX, height=PANEL_PX, title=_safe(label)))
+    return _panels(charts, title=title)
+
+
+def line_panels(lines: Sequence[Line], *, title: str, x_title: str) -> Markup:
+    """One panel for each distinct ``panel``, in order, each with its own vertical scale; a thin line for each curve."""
+    charts = []
+    for label in dict.fromkeys(line.panel for line in lines):
+        mine = [line for line in lines if line.panel == label]
+        rows = [
+            {"x": step, "y": value, "line": number}
+            for number, line in enumerate(mine)
+            for step, value in zip(line.steps, line.values, strict=True)
+        ]
+        chart = alt.Chart(alt.InlineData(values=rows)).mark_line(color=_INK, strokeWidth=1.1, opacity=0.75)
+        encoded = chart.encode(
+            x=alt.X("x:Q", title=x_title, axis=alt.Axis(tickCount=4, tickMinStep=1), scale=alt.Scale(nice=False)),
+            y=alt.Y("y:Q", title=None, axis=alt.Axis(tickCount=5)),
+            detail="line:N",
+        )
+        charts.append(encoded.properties(width=PANEL_PX, height=150, title=_safe(label)))
+    return _panels(charts, title=title)
+
+
+def _panels(charts: Sequence[alt.Chart | alt.LayerChart | alt.FacetChart], *, title: str) -> Markup:
+    """Panels side by side, in their own size: one panel is not blown up to the width of four."""
+    svg = _svg(alt.hconcat(*charts, spacing=28), label=title)
+    return svg.replace(Markup("<svg "), Markup("<svg data-panels='{}' ").format(len(charts)), 1)
+
+
+def _unit_axis(field: str, title: str) -> dict[str, Any]:
+    axis = alt.Axis(format=".1f", values=[0, 0.5, 1], title=title)
+    return {"shorthand": f"{field}:Q", "scale": alt.Scale(domain=[0, 1], nice=False), "axis": axis}
+
+
 def _points(rows: list[dict[str, Any]], *, y: alt.Y, shape: str, filled: bool) -> alt.Chart:
     mark = alt.Chart(alt.InlineData(values=rows)).mark_point(
         shape=shape, filled=filled, size=70, opacity=1, stroke=_INK, strokeWidth=1.4, fill=_INK if filled else None
@@ -117,7 +189,7 @@ def _percent_axis(field: str) -> alt.X:
     return alt.X(f"{field}:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=axis)
 
 
-def _svg(chart: alt.LayerChart | alt.FacetChart, *, label: str) -> Markup:
+def _svg(chart: alt.LayerChart | alt.FacetChart | alt.HConcatChart, *, label: str) -> Markup:
     styled = chart.configure(background="transparent", font=_FONT, padding=4)
     styled = styled.configure_view(stroke=None).configure_axis(
         labelColor=_INK,
@@ -126,7 +198,10 @@ def _svg(chart: alt.LayerChart | alt.FacetChart, *, label: str) -> Markup:
         gridColor=_LINE,
         domainColor=_LINE,
         tickColor=_LINE,
+        titleColor=_SOFT,
+        titleFontWeight="normal",
     )
+    styled = styled.configure_title(color=_INK, fontSize=12, fontWeight="bold", anchor="start")
     out = io.StringIO()
     styled.save(out, format="svg")
     name = Markup("<svg role='img' aria-label='{}' ").format(_safe(label))

@@ -1,22 +1,30 @@
 """A run folder becomes ``report.html`` and ``tables/*.csv``: one static file, complete without a network.
 
+The figures of the alarms and of general ability are computed here and kept beside the page as tidy rows, in
+``alarms.json`` and ``ability.json``, where there are any.
+
 Example:
     >>> build(Path("runs/demo"), committed=Path("results/toy/summary.json"))  # doctest: +SKIP
     PosixPath('runs/demo/report.html')
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel
 
+from videosafety.core.ablation import AblationRow
+from videosafety.core.alarm_metrics import AlarmRow
 from videosafety.core.records import LANGUAGES, Outcome
 from videosafety.core.statistics import MIN_CLUSTERS
-from videosafety.core.store import write_text
+from videosafety.core.store import write_json, write_text
 from videosafety.html.page import render
 from videosafety.html.palette import HARMFUL_ORDER, SAFE_ORDER
 from videosafety.html.table import Table
-from videosafety.report import tables
+from videosafety.report import ablations, alarms, curves, tables
 from videosafety.report.cards import Card, PictureCache, card
 from videosafety.report.collect import Run, collect
 from videosafety.report.finding import SAYS_NOTHING, caution, finding
@@ -26,6 +34,14 @@ from videosafety.report.select import Choice, choose
 
 MAX_SAMPLES = 72
 SELECTION_SEED = 0
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is computed from the evaluations, beside the rows of ``summary.json``."""
+
+    alarms: list[AlarmRow]
+    ability: list[AblationRow]
 
 
 def build(run_folder: Path, *, committed: Path | None = None, max_samples: int = MAX_SAMPLES) -> Path:
@@ -42,8 +58,12 @@ def build(run_folder: Path, *, committed: Path | None = None, max_samples: int =
     choice = choose(run.evaluations, max_samples=max_samples, seed=SELECTION_SEED)
     cache = PictureCache()
     shown = [card(item, cache=cache) for item in choice.shown]
-    all_tables = _tables(run, choice)
-    html = render("report.html.j2", package="videosafety.report", **_context(run, choice, shown, all_tables))
+    figures = Figures(alarms.alarm_rows(run.evaluations), ablations.ability_rows(run.evaluations))
+    all_tables = _tables(run, choice, figures)
+    context = _context(run, choice, shown, all_tables) | _defence(run, figures)
+    html = render("report.html.j2", package="videosafety.report", **context)
+    _keep(run_folder / "alarms.json", figures.alarms)
+    _keep(run_folder / "ability.json", figures.ability)
     for table in all_tables.values():
         for one in table if isinstance(table, list) else [table]:
             if one is not None and one.rows:
@@ -53,7 +73,15 @@ def build(run_folder: Path, *, committed: Path | None = None, max_samples: int =
     return page
 
 
-def _tables(run: Run, choice: Choice) -> dict[str, Table | list[Table] | None]:
+def _keep(path: Path, rows: Sequence[BaseModel]) -> None:
+    """The rows as a file; no file of an earlier attempt stays where there are none."""
+    if rows:
+        write_json(path, [row.model_dump(mode="json") for row in rows])
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _tables(run: Run, choice: Choice, figures: Figures) -> dict[str, Table | list[Table] | None]:
     return {
         "headline": headline_table(main_rows(run.rows), main_rows(run.committed)),
         "splits": headline_table(
@@ -65,6 +93,10 @@ def _tables(run: Run, choice: Choice) -> dict[str, Table | list[Table] | None]:
         "arms": tables.arms_table(run.rows),
         "heat": tables.heat_tables(run.rows),
         "seeds": tables.seeds_table(run.rows),
+        "alarms": alarms.alarm_tables(figures.alarms),
+        "training": curves.training_table(run.curves),
+        "ability": ablations.ability_table(figures.ability),
+        "ablations": ablations.ablation_table(run.ablations),
         "account": tables.account_table(run.evaluations),
         "bounds": tables.bounds_table(run.rows),
         "strata": tables.strata_table(choice),
@@ -73,8 +105,16 @@ def _tables(run: Run, choice: Choice) -> dict[str, Table | list[Table] | None]:
 
 
 def _context(run: Run, choice: Choice, shown: list[Card], all_tables: dict[str, Any]) -> dict[str, Any]:
-    sections = [("headline", "Headline"), ("arms", "Arms"), ("categories", "Categories × languages")]
-    sections += [("seeds", "Seeds")] if all_tables["seeds"] else []
+    wanted = (
+        ("alarms", "Alarms", all_tables["alarms"]),
+        ("ability", "Ability", all_tables["ability"].rows),
+        ("ablations", "Ablations", all_tables["ablations"].rows),
+        ("training", "Training", all_tables["training"].rows),
+        ("categories", "Categories × languages", True),
+        ("seeds", "Seeds", all_tables["seeds"]),
+    )
+    sections = [("headline", "Headline"), ("arms", "Arms")]
+    sections += [(name, title) for name, title, rows in wanted if rows]
     sections += [("account", "Unscored"), ("samples", "Samples"), ("provenance", "Provenance")]
     notices = sorted({e.info.notice for e in run.evaluations if e.info.notice})
     warning = caution(run.rows, [e.info.benchmark for e in run.evaluations])
@@ -94,6 +134,14 @@ def _context(run: Run, choice: Choice, shown: list[Card], all_tables: dict[str, 
         "options": _options(shown),
         "recipe_yaml": yaml.safe_dump(run.info.recipe, sort_keys=False, allow_unicode=True) if run.info.recipe else "",
         "protocols": _protocols(run),
+    }
+
+
+def _defence(run: Run, figures: Figures) -> dict[str, Any]:
+    """The charts of the defence: reliability of the alarms, and the losses of every stage."""
+    return {
+        "reliability_charts": alarms.reliability_charts(figures.alarms),
+        "curve_charts": curves.curve_charts(run.curves),
     }
 
 

@@ -1,7 +1,8 @@
 """What a run folder holds, read once and tolerantly: what is there is shown, what is missing is left out.
 
-Layout: ``run.json``, ``summary.json`` and ``evaluations/<any>/{evaluation.json, samples.jsonl, responses.jsonl,
-verdicts.jsonl, media.jsonl}``; docs/evaluation.md describes each. A file that is there but does not load is an error.
+Layout: ``run.json``, ``summary.json``, ``ablations.json``, ``training/<stage>-seed-<seed>.jsonl`` and
+``evaluations/<any>/{evaluation.json, samples.jsonl, plans.jsonl, responses.jsonl, alarms.jsonl, verdicts.jsonl,
+media.jsonl}``; docs/evaluation.md describes each. A file that is there but does not load is an error.
 
 Example:
     >>> run = collect(Path("runs/demo"))  # doctest: +SKIP
@@ -15,11 +16,14 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from videosafety.core.ablation import AblationRow
 from videosafety.core.errors import InputError, RecordError
 from videosafety.core.explain import explain
 from videosafety.core.jsonl import read_json, read_records
+from videosafety.core.labels import Labels
 from videosafety.core.metrics import SummaryRow
-from videosafety.core.records import Response, Sample, Verdict
+from videosafety.core.records import AlarmScore, Identifier, Response, Sample, Verdict
+from videosafety.report.curves import Curve, read_curves
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -72,9 +76,20 @@ class MediaState(_Tolerant):
     detail: str | None = None
 
 
+class ShownLabels(_Tolerant):
+    """A line of ``plans.jsonl``: the labels of (item, arm); the frame plan is not needed here."""
+
+    sample_id: Identifier
+    arm: Identifier
+    labels: Labels
+
+
 @dataclass(frozen=True)
 class Evaluation:
-    """One model on one benchmark: its items, answers and verdicts, and the media that could not be used."""
+    """One model on one benchmark: its items, answers and verdicts, and the media that could not be used.
+
+    ``labels`` are those of (item, arm), where the item is known; ``alarms`` is empty for a model without alarms.
+    """
 
     info: EvaluationInfo
     media_root: Path
@@ -82,6 +97,8 @@ class Evaluation:
     responses: tuple[Response, ...]
     verdicts: tuple[Verdict, ...]
     damaged: tuple[MediaState, ...]
+    labels: dict[tuple[str, str], Labels]
+    alarms: tuple[AlarmScore, ...]
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,8 @@ class Run:
     rows: tuple[SummaryRow, ...]
     evaluations: tuple[Evaluation, ...]
     committed: tuple[SummaryRow, ...] = ()
+    curves: tuple[Curve, ...] = ()
+    ablations: tuple[AblationRow, ...] = ()
 
 
 def collect(folder: Path, *, committed: Path | None = None) -> Run:
@@ -104,7 +123,7 @@ def collect(folder: Path, *, committed: Path | None = None) -> Run:
     """
     if not folder.is_dir():
         raise InputError("there is no run folder here", where=str(folder), fix="give the folder that holds run.json")
-    rows = _rows(folder / "summary.json")
+    rows = read_rows(folder / "summary.json", SummaryRow)
     evaluations = tuple(_evaluation(p.parent, run=folder) for p in sorted(folder.glob("evaluations/*/evaluation.json")))
     if not rows and not evaluations:
         fix = "run `videosafety evaluate` or finish the run first"
@@ -113,30 +132,47 @@ def collect(folder: Path, *, committed: Path | None = None) -> Run:
     info = _validate(read_json(info_file), RunInfo, where=str(info_file)) if info_file.exists() else RunInfo()
     if not info.name:
         info = info.model_copy(update={"name": folder.resolve().name})
-    published = _rows(committed) if committed is not None else ()
-    return Run(folder=folder, info=info, rows=rows, evaluations=evaluations, committed=published)
+    return Run(
+        folder=folder,
+        info=info,
+        rows=rows,
+        evaluations=evaluations,
+        committed=read_rows(committed, SummaryRow) if committed is not None else (),
+        curves=read_curves(folder),
+        ablations=read_rows(folder / "ablations.json", AblationRow),
+    )
 
 
 def _evaluation(folder: Path, *, run: Path) -> Evaluation:
     file = folder / "evaluation.json"
     info = _validate(read_json(file), EvaluationInfo, where=str(file))
+    samples = tuple(_lines(folder / "samples.jsonl", Sample))
+    known = {sample.id for sample in samples}
+    shown = _lines(folder / "plans.jsonl", ShownLabels)
     return Evaluation(
         info=info,
         media_root=run / info.media_root,
-        samples=tuple(_lines(folder / "samples.jsonl", Sample)),
+        samples=samples,
         responses=tuple(_lines(folder / "responses.jsonl", Response)),
         verdicts=tuple(_lines(folder / "verdicts.jsonl", Verdict)),
         damaged=tuple(m for m in _lines(folder / "media.jsonl", MediaState) if m.state != "ok"),
+        labels={(one.sample_id, one.arm): one.labels for one in shown if one.sample_id in known},
+        alarms=tuple(_lines(folder / "alarms.jsonl", AlarmScore)),
     )
 
 
-def _rows(path: Path) -> tuple[SummaryRow, ...]:
+def read_rows(path: Path, kind: type[M]) -> tuple[M, ...]:
+    """The rows of a table that is a JSON list; none where there is no file.
+
+    Raises:
+        RecordError: it is no list, or a row does not load; names the row and the field.
+    """
     if not path.exists():
         return ()
     data = read_json(path)
     if not isinstance(data, list):
-        raise RecordError("a summary is a list of rows", where=str(path), fix="remake it with `videosafety evaluate`")
-    return tuple(_validate(row, SummaryRow, where=f"{path}: row {i}") for i, row in enumerate(data, start=1))
+        raise RecordError("a table is a list of rows", where=str(path), fix="remake it with `videosafety evaluate`")
+    return tuple(_validate(row, kind, where=f"{path}: row {i}") for i, row in enumerate(data, start=1))
 
 
 def _lines(path: Path, kind: type[M]) -> list[M]:

@@ -1,4 +1,4 @@
-"""The headline as Markdown, for ``results/`` and the README: a line a measure, a column a stage.
+"""The headline and the page's tables as Markdown, for ``results/`` and the README: the headline has a column a stage.
 
 Example:
     >>> print(markdown([]))
@@ -6,8 +6,17 @@ Example:
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from videosafety.core.ablation import AblationRow
+from videosafety.core.alarm_metrics import AlarmRow
 from videosafety.core.metrics import SummaryRow
+from videosafety.html.table import Cell, Table
+from videosafety.html.text import visible
+from videosafety.report.ablations import ability_table, ablation_table
+from videosafety.report.alarms import alarm_tables
+from videosafety.report.collect import read_rows
+from videosafety.report.curves import read_curves, training_table
 from videosafety.report.headline import DROPS, MEASURES, drop
 from videosafety.report.rows import Setting, by_seed, interval, of, percent, pooled, settings
 
@@ -30,6 +39,45 @@ def markdown(rows: Sequence[SummaryRow]) -> str:
         cells = [_plain(drop(some, metric)) for _, some in columns]
         lines.append(f"| Drop on HH, {label} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def figures_markdown(folder: Path) -> str:
+    """The page's tables of the defence from a folder's ``alarms.json``, ``ability.json``, ``ablations.json`` and
+    ``training/``; "" where there are none.
+
+    Raises:
+        RecordError: a row does not load.
+    """
+    tables = [
+        *alarm_tables(read_rows(folder / "alarms.json", AlarmRow)),
+        ability_table(read_rows(folder / "ability.json", AblationRow)),
+        ablation_table(read_rows(folder / "ablations.json", AblationRow)),
+        training_table(read_curves(folder)),
+    ]
+    return "\n\n".join(table_markdown(table) for table in tables if table.rows)
+
+
+def table_markdown(table: Table) -> str:
+    """A table of the page: its title, values with their interval and n behind them, and its note."""
+    heads = [" ".join(part for part in (column.group, column.label) if part) for column in table.columns]
+    lines = ["| " + " | ".join(_plain_text(head) for head in heads) + " |"]
+    lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
+    for row in table.rows:
+        cells = [_cell_text(cell, strong=column.numeric) for cell, column in zip(row, table.columns, strict=True)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join([f"### {_plain_text(table.title)}", "", *lines, *(["", table.note] if table.note else [])])
+
+
+def _cell_text(cell: Cell, *, strong: bool) -> str:
+    text, detail = _plain_text(cell.text), _plain_text(cell.detail.replace("\n", ", "))
+    if strong and text not in ("", "–"):
+        text = f"**{text}**"
+    return f"{text} ({detail})" if detail else text
+
+
+def _plain_text(text: str) -> str:
+    """Text that stays in its cell: nothing in it is markup."""
+    return visible(text).replace("\n", " ").replace("|", "\\|").replace("<", "&lt;")
 
 
 def _name(setting: Setting) -> str:

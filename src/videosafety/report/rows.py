@@ -6,12 +6,24 @@ Example:
 """
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol, TypeVar
 
 from videosafety.core.metrics import SummaryRow, find
 from videosafety.core.statistics import MIN_CLUSTERS, Method
 
 STAGES = ("base", "alarm_init", "at_sft", "cot", "grpo")
+ARMS_FIRST = ("video", "text")
+
+
+class OfBenchmark(Protocol):
+    """Any row that belongs to a benchmark or to a split of one (``toy:held_out``)."""
+
+    @property
+    def benchmark(self) -> str:
+        """Name, after a colon the split."""
+
+
+B = TypeVar("B", bound=OfBenchmark)
 
 
 class Setting(NamedTuple):
@@ -26,21 +38,27 @@ class Setting(NamedTuple):
 def settings(rows: Iterable[SummaryRow]) -> list[Setting]:
     """Every setting in the rows: by benchmark and model, stages in the order of the method."""
     found = {Setting(r.benchmark, r.model, r.stage or "", r.judge) for r in rows}
-    return sorted(found, key=lambda s: (s.benchmark, s.model, _stage_rank(s.stage), s.stage, s.judge))
+    return sorted(found, key=lambda s: (s.benchmark, s.model, stage_rank(s.stage), s.stage, s.judge))
 
 
-def _stage_rank(stage: str) -> int:
+def stage_rank(stage: str) -> int:
+    """Where a stage stands in the method; stages of other methods come last."""
     return STAGES.index(stage) if stage in STAGES else len(STAGES)
 
 
-def main_rows(rows: Iterable[SummaryRow]) -> list[SummaryRow]:
+def arm_rank(arm: str) -> tuple[int, str]:
+    """Where an arm stands in a table: video, text, then the others by name."""
+    return ARMS_FIRST.index(arm) if arm in ARMS_FIRST else len(ARMS_FIRST), arm
+
+
+def main_rows(rows: Iterable[B]) -> list[B]:
     """The rows of whole benchmarks: without splits (``toy:held_out``), unless splits are all that a benchmark has."""
     known = list(rows)
     whole = {row.benchmark for row in known if ":" not in row.benchmark}
     return [row for row in known if ":" not in row.benchmark or row.benchmark.partition(":")[0] not in whole]
 
 
-def split_rows(rows: Iterable[SummaryRow]) -> list[SummaryRow]:
+def split_rows(rows: Iterable[B]) -> list[B]:
     """The rows of their own: splits of a benchmark that has more than splits."""
     known = list(rows)
     main = {row.benchmark for row in main_rows(known)}

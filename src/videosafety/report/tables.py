@@ -21,7 +21,7 @@ from videosafety.html.table import Cell, Column, Table
 from videosafety.html.text import Scalar
 from videosafety.report.collect import Evaluation, Stage
 from videosafety.report.headline import MEASURES, OWN_SUBSETS
-from videosafety.report.rows import Setting, by_seed, interval, of, percent, pooled, settings, too_small
+from videosafety.report.rows import Setting, arm_rank, by_seed, interval, of, percent, pooled, settings, too_small
 from videosafety.report.select import Choice
 
 ROW_FIELDS = tuple(SummaryRow.model_fields)
@@ -50,9 +50,7 @@ def setting_name(setting: Setting, among: Sequence[Setting]) -> str:
 
 def arms(rows: Sequence[SummaryRow]) -> list[str]:
     """Every arm in the rows: video, text, then the others by name."""
-    first = ("video", "text")
-    found = {r.arm for r in rows}
-    return sorted(found, key=lambda arm: (first.index(arm) if arm in first else len(first), arm))
+    return sorted({r.arm for r in rows}, key=arm_rank)
 
 
 def shares(rows: Sequence[SummaryRow], *, subset: str, arm: str) -> dict[Outcome, SummaryRow]:

@@ -1,0 +1,103 @@
+"""Comparisons on the page: general ability after each stage, and the ablation table where the run holds one.
+
+Ability is computed from the run's own evaluations; ablations compare several runs, so they come as ``ablations.json``,
+the rows of ``core.ablation.compare``.
+
+Example:
+    >>> ability_rows([])
+    []
+"""
+
+from collections.abc import Sequence
+
+from videosafety.core.ablation import MARGIN, AblationRow, Verdict, by_stage, non_inferiority
+from videosafety.core.scored import ScoredItem
+from videosafety.evaluate.folder import scored_item
+from videosafety.html.table import Cell, Column, Table
+from videosafety.report.collect import Evaluation
+from videosafety.report.rows import STAGES, percent, stage_rank
+
+ROW_FIELDS = tuple(AblationRow.model_fields)
+BASE = STAGES[0]
+NAMES = {"dsr": "DSR", "frr": "FRR"}
+
+
+def scored_items(evaluation: Evaluation) -> list[ScoredItem]:
+    """Every verdict whose item and labels of (item, arm) are known."""
+    info = evaluation.info
+    samples = {sample.id: sample for sample in evaluation.samples}
+    return [
+        scored_item(samples[v.sample_id], evaluation.labels[v.sample_id, v.arm], v, benchmark=info.benchmark,
+                    model=info.model, stage=info.stage or None, seed=info.seed)
+        for v in evaluation.verdicts
+        if (v.sample_id, v.arm) in evaluation.labels
+    ]  # fmt: skip
+
+
+def ability_rows(evaluations: Sequence[Evaluation]) -> list[AblationRow]:
+    """HELPFUL on SafeQ after every stage against the base of the same model; nothing where there is no base."""
+    by_model: dict[str, list[Evaluation]] = {}
+    for evaluation in evaluations:
+        by_model.setdefault(evaluation.info.model, []).append(evaluation)
+    rows: list[AblationRow] = []
+    for model in sorted(by_model):
+        items = [item for evaluation in by_model[model] for item in scored_items(evaluation)]
+        stages = {by_stage(item) for item in items}
+        if BASE in stages:
+            after = sorted(stages - {BASE}, key=lambda stage: (stage_rank(stage), stage))
+            rows += non_inferiority(items, base=BASE, stages=after)
+    return rows
+
+
+def ability_table(rows: Sequence[AblationRow]) -> Table:
+    """One row a stage: HELPFUL, the difference to the base, and whether it is non-inferior."""
+    note = (
+        f"HELPFUL on SafeQ with video, percent, paired by seed and item. Non-inferior: the 95 % interval of the "
+        f"difference lies above −{100 * MARGIN:g} points; inferior: below; else not shown."
+    )
+    return _table("ability", "General ability after each stage", rows, note=note, with_p=False)
+
+
+def ablation_table(rows: Sequence[AblationRow]) -> Table:
+    """One row for each variant and measure: both values, the difference, p, and the verdict."""
+    note = (
+        "Percent, paired by seed, item and arm; differences in points, 95 % intervals over training runs and clips. "
+        "p by Holm over all rows; below it the exact sign flip of whole seeds, which with 5 seeds cannot fall below "
+        "0.0625. Fewer than 5 seeds: no p, and an interval over clips alone."
+    )
+    return _table("ablations", "Each variant against the reference", rows, note=note, with_p=True)
+
+
+def _table(name: str, title: str, rows: Sequence[AblationRow], *, note: str, with_p: bool) -> Table:
+    labels = ("measure", "value", "reference", "difference", *(("p (Holm)",) if with_p else ()), "verdict")
+    text = ("measure", "verdict")
+    columns = (Column("", numeric=False), *(Column(label, numeric=label not in text) for label in labels))
+    judges = {row.judge for row in rows}
+    lines = []
+    for row in rows:
+        split, judge = row.benchmark.partition(":")[2], f"judge {row.judge}" if len(judges) > 1 else ""
+        head = Cell(row.variant, " · ".join(part for part in (f"against {row.reference}", split, judge) if part))
+        measure = Cell(f"{row.subset} · {row.arm}: {NAMES.get(row.metric, row.metric)}")
+        counts = f"n {row.n:,} in {row.cluster_n:,}\n{row.num_seeds} seed{'s' if row.num_seeds != 1 else ''}"
+        values = (Cell(percent(row.value), counts), Cell(percent(row.reference_value)), _difference(row))
+        silent = row.verdict in (Verdict.TOO_FEW_CLUSTERS, Verdict.TOO_FEW_SEEDS)
+        within = "of these runs" if row.interval == "within_seeds" and not silent else ""
+        p = (_pvalue(row),) if with_p else ()
+        lines.append((head, measure, *values, *p, Cell(row.verdict.value, within, muted=silent)))
+    data = tuple(tuple(row.model_dump(mode="json").values()) for row in rows)
+    return Table(name, title, columns, tuple(lines), ROW_FIELDS, data, note)
+
+
+def _difference(row: AblationRow) -> Cell:
+    value = percent(row.difference)
+    value = f"+{value}" if row.difference > 0 and value != "0.0" else value.replace("−0.0", "0.0")
+    if row.low is None or row.high is None:
+        return Cell(value, "too few clusters")
+    return Cell(value, f"{percent(row.low)} – {percent(row.high)}")
+
+
+def _pvalue(row: AblationRow) -> Cell:
+    if row.p_holm is None:
+        return Cell("–")
+    shown = "< 0.001" if row.p_holm < 0.001 else f"{row.p_holm:.3f}"
+    return Cell(shown, "" if row.p_flip is None else f"flip {row.p_flip:.3f}")
