@@ -13,6 +13,7 @@ from typing import Literal
 
 from inspect_ai.model import (
     ChatMessage,
+    ChatMessageSystem,
     ChatMessageUser,
     Content,
     ContentImage,
@@ -25,6 +26,7 @@ from inspect_ai.solver import Generate, Solver, TaskState, solver
 from inspect_ai.util import materialize_media
 
 from videosafety.core.errors import MediaFault, VideoSafetyError
+from videosafety.core.prompts import Treatment
 from videosafety.core.records import AlarmScore, Record, Response, Sample, StopReason
 from videosafety.evaluate.keep import Answer, Keep
 from videosafety.video.plan import FramePlan, Sampling
@@ -141,6 +143,14 @@ def user_message(shown: Sample, *, root: Path, sampling: Sampling) -> ChatMessag
     path = str(root / shown.media.path)
     shows = Shows(kind=shown.media.kind, path=path, sampling=sampling, sha256=shown.media.sha256)
     return ChatMessageUser(content=shown.query, metadata={PROVIDER: shows.model_dump(mode="json")})
+
+
+def prompted(message: ChatMessageUser, words: Treatment | None) -> list[ChatMessage]:
+    """The messages of one item: the user's, with a prompt baseline around it where there is one."""
+    if words is None:
+        return [message]
+    user = message.model_copy(update={"content": words.around(message.text)})
+    return [user] if words.system is None else [ChatMessageSystem(content=words.system), user]
 
 
 async def _with_media(message: ChatMessage) -> ChatMessage:

@@ -4,12 +4,12 @@ Default is no treatment: no system prompt, the query as it is. The judges see th
 
 Example:
     >>> words = treatments("policy", benchmark)                                 # doctest: +SKIP
-    >>> messages = prompted(message, words["en"])                               # doctest: +SKIP
+    >>> [card.name for card in cards(words.values())]                           # doctest: +SKIP
+    ['policy']
 """
 
 from collections.abc import Iterable, Mapping
 
-from inspect_ai.model import ChatMessage, ChatMessageSystem, ChatMessageUser
 from pydantic import Field
 
 from videosafety.core import prompts
@@ -45,11 +45,3 @@ def cards(words: Iterable[Treatment]) -> tuple[PromptCard, ...]:
     """One card for each distinct wording, sorted by hash."""
     found = {one.sha256: PromptCard(name=one.name, version=one.version, sha256=one.sha256) for one in words}
     return tuple(found[sha256] for sha256 in sorted(found))
-
-
-def prompted(message: ChatMessageUser, words: Treatment | None) -> list[ChatMessage]:
-    """The messages of one item: the user's, with the treatment around it."""
-    if words is None:
-        return [message]
-    user = message.model_copy(update={"content": words.around(message.text)})
-    return [user] if words.system is None else [ChatMessageSystem(content=words.system), user]

@@ -27,11 +27,11 @@ from videosafety.core.prompts import Treatment, TreatmentName
 from videosafety.core.recipe import Config, knob
 from videosafety.core.records import Sample
 from videosafety.evaluate import arms
-from videosafety.evaluate.asking import Asked, ask, user_message
+from videosafety.evaluate.asking import Asked, ask, prompted, user_message
 from videosafety.evaluate.folder import MEDIA_FAULT
 from videosafety.evaluate.keep import Keep, key_of
 from videosafety.evaluate.manifest import Benchmark, MediaState, load_benchmark, survey
-from videosafety.evaluate.prompting import prompted, treatments
+from videosafety.evaluate.prompting import treatments
 from videosafety.evaluate.scorer import judge_scorer
 from videosafety.toyworld import oracle  # noqa: F401 - the toy oracle registers itself as a judge
 from videosafety.toyworld.build import EVALUATION_SEED, MANIFEST, build_benchmark
