@@ -14,9 +14,10 @@ from videosafety.core.ablation import AblationRow, Verdict
 from videosafety.core.alarm_metrics import AlarmRow
 from videosafety.core.errors import RecordError
 from videosafety.core.ranking import auroc
+from videosafety.evaluate.folder import scored_item
 from videosafety.html.table import Cell, Column, Table
 from videosafety.report import build, headline
-from videosafety.report.ablations import ability_rows, ability_table, ablation_table
+from videosafety.report.ablations import ability_rows, ability_table, ablation_table, scored_items
 from videosafety.report.alarms import alarm_items, alarm_rows, alarm_tables, ranking_table, reliability_charts
 from videosafety.report.collect import Run, collect
 from videosafety.report.curves import Curve, Point, curve_charts, read_curves, thinned, training_table
@@ -123,6 +124,19 @@ def test_ability_is_judged_after_each_stage_of_the_same_model(run: Run) -> None:
     assert ability_rows([e for e in run.evaluations if e.info.stage != "base"]) == []
 
 
+def test_the_page_groups_verdicts_as_the_evaluation_does(run: Run) -> None:
+    found = {(i.stage, i.seed, i.sample_id, i.arm): i for e in run.evaluations for i in scored_items(e)}
+    assert len(found) == sum(len(e.verdicts) for e in run.evaluations)
+    (evaluation,) = (e for e in run.evaluations if e.info.stage == "cot" and e.info.seed == 11)
+    samples = {sample.id: sample for sample in evaluation.samples}
+    for v in evaluation.verdicts:
+        labels = evaluation.labels[v.sample_id, v.arm]
+        same = scored_item(
+            samples[v.sample_id], labels, v, benchmark="toy", model="toy-videollama3", stage="cot", seed=11
+        )
+        assert found["cot", 11, v.sample_id, v.arm] == same
+
+
 def test_the_ablation_table_says_what_can_be_said(run: Run) -> None:
     table = ablation_table(run.ablations)
     line = next(line for line in table.rows if line[0].text == "base" and line[1].text == "HH · video: DSR")
@@ -187,7 +201,7 @@ def test_a_markdown_cell_cannot_leave_its_column() -> None:
     columns = (Column("a|b", numeric=False), Column("c", "G"))
     table = Table("t", "T", columns, ((Cell("x|y\nz"), Cell("1", "2\n3")),), ("v",), ())
     lines = table_markdown(table).splitlines()
-    assert lines[2:] == ["| a\\|b | G c |", "|---|---:|", "| x\\|y z | **1** (2, 3) |"]
+    assert lines[2:] == ["| a\\|b | G: c |", "|---|---:|", "| x\\|y z | **1** (2, 3) |"]
 
 
 def test_a_bad_row_of_a_table_or_a_curve_is_named(defended_folder: Path, tmp_path: Path) -> None:

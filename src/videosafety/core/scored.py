@@ -13,6 +13,7 @@ Example:
     ['video']
 """
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
@@ -22,8 +23,17 @@ from numpy.typing import NDArray
 from pydantic import model_validator
 
 from videosafety.core.errors import InputError
-from videosafety.core.labels import SAFEQ, Safety, Subset
-from videosafety.core.records import OUTCOMES_HARMFUL, OUTCOMES_SAFE, Identifier, Language, Outcome, Record
+from videosafety.core.labels import SAFEQ, Labels, Safety, Subset
+from videosafety.core.records import (
+    OUTCOMES_HARMFUL,
+    OUTCOMES_SAFE,
+    Identifier,
+    Language,
+    Outcome,
+    Record,
+    Sample,
+    Verdict,
+)
 from videosafety.core.statistics import Ints, codes
 
 Key = dict[str, object]  # the fields of a summary row that say where it stands
@@ -73,6 +83,47 @@ class ScoredItem(Record):
         elif self.outcome not in (OUTCOMES_HARMFUL if self.arm_request is Safety.HARMFUL else OUTCOMES_SAFE):
             raise ValueError(f"a {self.arm_request} request cannot end {self.outcome}")
         return self
+
+
+def score(
+    sample: Sample,
+    labels: Labels,
+    verdict: Verdict,
+    *,
+    benchmark: str,
+    model: str,
+    stage: str | None,
+    seed: int | None,
+    words_alone: bool,
+) -> ScoredItem:
+    """A verdict with its groups. ``labels`` are those of (item, arm); ``words_alone``: the arm shows nothing else."""
+    return ScoredItem(
+        sample_id=sample.id,
+        cluster=sample.cluster_id,
+        words=words_id(sample.query) if words_alone else None,
+        subset=sample.subset,
+        arm=verdict.arm,
+        arm_request=labels.request,
+        language=sample.language,
+        category=sample.category,
+        judge=verdict.judge,
+        outcome=verdict.outcome,
+        reason=verdict.reason,
+        model=model,
+        stage=stage,
+        benchmark=benchmark_row(benchmark, sample),
+        seed=seed,
+    )
+
+
+def words_id(query: str) -> str:
+    """The name of a question: equal words, equal name."""
+    return f"words-{hashlib.sha256(query.encode()).hexdigest()[:16]}"
+
+
+def benchmark_row(benchmark: str, sample: Sample) -> str:
+    """The benchmark that a row counts under: a split is a row of its own (``toy:held_out``)."""
+    return f"{benchmark}:{sample.split}" if sample.split else benchmark
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,10 +11,9 @@ Example:
 from collections.abc import Sequence
 
 from videosafety.core.ablation import MARGIN, AblationRow, Verdict, by_stage, non_inferiority
-from videosafety.core.scored import ScoredItem
-from videosafety.evaluate.folder import scored_item
+from videosafety.core.scored import ScoredItem, score
 from videosafety.html.table import Cell, Column, Table
-from videosafety.report.collect import Evaluation
+from videosafety.report.collect import Evaluation, words_alone
 from videosafety.report.rows import STAGES, percent, stage_rank
 
 ROW_FIELDS = tuple(AblationRow.model_fields)
@@ -27,8 +26,8 @@ def scored_items(evaluation: Evaluation) -> list[ScoredItem]:
     info = evaluation.info
     samples = {sample.id: sample for sample in evaluation.samples}
     return [
-        scored_item(samples[v.sample_id], evaluation.labels[v.sample_id, v.arm], v, benchmark=info.benchmark,
-                    model=info.model, stage=info.stage or None, seed=info.seed)
+        score(samples[v.sample_id], evaluation.labels[v.sample_id, v.arm], v, benchmark=info.benchmark,
+              model=info.model, stage=info.stage or None, seed=info.seed, words_alone=words_alone(v.arm))
         for v in evaluation.verdicts
         if (v.sample_id, v.arm) in evaluation.labels
     ]  # fmt: skip

@@ -7,7 +7,6 @@ Example:
     []
 """
 
-import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,11 +15,11 @@ from markupsafe import Markup
 from videosafety.core.alarm_metrics import AlarmItem, AlarmMetric, AlarmRow, Modality, summarise_alarms
 from videosafety.core.labels import Subset
 from videosafety.core.response import ParseStatus, parse
+from videosafety.core.scored import benchmark_row, words_id
 from videosafety.core.statistics import Method
-from videosafety.evaluate.arms import ARMS
 from videosafety.html.charts import Bin, reliability_plot
 from videosafety.html.table import Cell, Column, Table
-from videosafety.report.collect import Evaluation
+from videosafety.report.collect import Evaluation, words_alone
 from videosafety.report.rows import arm_rank, main_rows, percent, stage_rank
 
 ROW_FIELDS = tuple(AlarmRow.model_fields)
@@ -46,16 +45,15 @@ def alarm_items(evaluation: Evaluation) -> list[AlarmItem]:
     for (sample_id, arm), labels in evaluation.labels.items():
         sample = samples[sample_id]
         alarm, answer = alarms.get((sample_id, arm)), said.get((sample_id, arm))
-        words_alone = arm in ARMS and ARMS[arm].words_alone
         tagged = None if answer is None else bool(answer.text.strip()) and answer.status is not ParseStatus.UNTAGGED
         found.append(
             AlarmItem(
                 sample_id=sample_id,
                 cluster=sample.cluster_id,
-                words=f"words-{hashlib.sha256(sample.query.encode()).hexdigest()[:16]}",
+                words=words_id(sample.query),
                 arm=arm,
                 labels=labels,
-                shown=sample.media is not None and not words_alone,
+                shown=sample.media is not None and not words_alone(arm),
                 visual=None if alarm is None else alarm.visual,
                 textual=None if alarm is None else alarm.textual,
                 tagged=tagged,
@@ -63,7 +61,7 @@ def alarm_items(evaluation: Evaluation) -> list[AlarmItem]:
                 textual_claim=None if answer is None else answer.textual,
                 model=info.model,
                 stage=info.stage or None,
-                benchmark=f"{info.benchmark}:{sample.split}" if sample.split else info.benchmark,
+                benchmark=benchmark_row(info.benchmark, sample),
                 seed=info.seed,
             )
         )

@@ -23,6 +23,7 @@ from videosafety.core.jsonl import read_json, read_records
 from videosafety.core.labels import Labels
 from videosafety.core.metrics import SummaryRow
 from videosafety.core.records import AlarmScore, Identifier, Response, Sample, Verdict
+from videosafety.evaluate.arms import ARMS
 from videosafety.report.curves import Curve, read_curves
 
 M = TypeVar("M", bound=BaseModel)
@@ -159,6 +160,11 @@ def _evaluation(folder: Path, *, run: Path) -> Evaluation:
         labels={(one.sample_id, one.arm): one.labels for one in shown if one.sample_id in known},
         alarms=tuple(_lines(folder / "alarms.jsonl", AlarmScore)),
     )
+
+
+def words_alone(arm: str) -> bool:
+    """Whether an arm shows nothing beside the words; an arm of another harness is taken to show its media."""
+    return arm in ARMS and ARMS[arm].words_alone
 
 
 def read_rows(path: Path, kind: type[M]) -> tuple[M, ...]:

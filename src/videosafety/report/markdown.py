@@ -59,7 +59,10 @@ def figures_markdown(folder: Path) -> str:
 
 def table_markdown(table: Table) -> str:
     """A table of the page: its title, values with their interval and n behind them, and its note."""
-    heads = [" ".join(part for part in (column.group, column.label) if part) for column in table.columns]
+    heads = [  # a group is named where it starts
+        f"{column.group}: {column.label}" if number in table.starts else column.label
+        for number, column in enumerate(table.columns)
+    ]
     lines = ["| " + " | ".join(_plain_text(head) for head in heads) + " |"]
     lines.append("|" + "|".join("---:" if column.numeric else "---" for column in table.columns) + "|")
     for row in table.rows:
