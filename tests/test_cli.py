@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from videosafety.pipeline import BASES
+from videosafety.chain import BASES
 
 
 def rows(path, *changes):

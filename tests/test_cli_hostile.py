@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from videosafety.pipeline import BASES
+from videosafety.chain import BASES
 
 
 @pytest.fixture

@@ -10,9 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from videosafety.chain import BASES
 from videosafety.core.errors import InputError
 from videosafety.core.recipe import load_recipe
-from videosafety.pipeline import BASES, Recipe, publish, run
+from videosafety.pipeline import run
+from videosafety.publish import publish
+from videosafety.settings import Recipe
 
 RECIPES = sorted(Path(__file__).parents[1].glob("recipes/*.yaml"))
 SMALL = ("benchmark.clips_per_name=1", "benchmark.world=small")

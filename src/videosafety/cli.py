@@ -25,10 +25,12 @@ app = typer.Typer(
 )
 toy = typer.Typer(no_args_is_help=True, help="The toy world: clips with exact ground truth.")
 video = typer.Typer(no_args_is_help=True, help="Look at media files as the evaluation sees them.")
+data_app = typer.Typer(no_args_is_help=True, help="Training data: check it before anything is trained.")
 recipe = typer.Typer(no_args_is_help=True, help="Recipes: what can be set, and what is.")
 app.add_typer(toy, name="toy")
 app.add_typer(video, name="video")
 app.add_typer(recipe, name="recipe")
+app.add_typer(data_app, name="data")
 
 INTERRUPTED = 130
 # typer carries a click of its own, or uses the installed one
@@ -71,7 +73,8 @@ def run_recipe(
 ) -> None:
     """Run a recipe: every stage that is not done yet, then the headline table and the page."""
     from videosafety.core.recipe import load_recipe
-    from videosafety.pipeline import Recipe, run
+    from videosafety.pipeline import run
+    from videosafety.settings import Recipe
 
     loaded = load_recipe(name, Recipe, overrides=overrides or [])
     folder = out or Path("runs") / loaded.name
@@ -88,7 +91,9 @@ def reproduce(
 ) -> None:
     """Train the toy bases from scratch on several seeds, evaluate each, and write the tables that are committed."""
     from videosafety.core.recipe import load_recipe
-    from videosafety.pipeline import Recipe, publish, run
+    from videosafety.pipeline import run
+    from videosafety.publish import publish
+    from videosafety.settings import Recipe
 
     worst = 0
     for name in only or ("toy_small_seeds", "toy_full_seeds"):
@@ -98,6 +103,26 @@ def reproduce(
         publish(folder, results / f"toy_{loaded.benchmark.world}")
         _show(folder)
     raise typer.Exit(worst)
+
+
+@app.command()
+def train(
+    name: Annotated[str, typer.Argument(help="A recipe file, or the name of one in recipes/.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the run; the same again resumes it.")] = None,
+    overrides: Set = None,
+) -> None:
+    """Only the training stages of a recipe: what accelerate launch and torchrun start in every process.
+
+    One GPU: videosafety train RECIPE. Eight: accelerate launch --num_processes 8 -m videosafety.cli train RECIPE.
+    Then videosafety run RECIPE evaluates what was trained.
+    """
+    from videosafety.core.recipe import load_recipe
+    from videosafety.pipeline import train as train_stages
+    from videosafety.settings import Recipe
+
+    loaded = load_recipe(name, Recipe, overrides=overrides or [])
+    for folder in train_stages(loaded, out=out or Path("runs") / loaded.name, console=console):
+        out_console.print(str(folder), soft_wrap=True, markup=False, highlight=False)
 
 
 @app.command()
@@ -115,6 +140,7 @@ def evaluate(
     max_frames: Annotated[int, typer.Option(help="Frames at most.")] = 90,
     max_side_px: Annotated[int | None, typer.Option(help="Longer side at most, in pixels.")] = None,
     max_new_tokens: Annotated[int, typer.Option(help="Length of an answer at most.")] = 768,
+    prompt: Annotated[str, typer.Option(help="Words put around every question: none, policy, self_reminder.")] = "none",
     batch_size: Annotated[int, typer.Option(help="Items in a batch, for local checkpoints.")] = 16,
     device: Annotated[str | None, typer.Option(help="cpu, cuda, …, for local checkpoints; default: the best.")] = None,
     dtype: Annotated[str, typer.Option(help="float32, bfloat16, …, for local checkpoints; auto: as saved.")] = "auto",
@@ -136,7 +162,8 @@ def evaluate(
     from videosafety.report.build import build
     from videosafety.report.rows import STAGES
 
-    decoding = decoding_of(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens)
+    decoding = decoding_of(fps=fps, max_frames=max_frames, max_side_px=max_side_px, max_new_tokens=max_new_tokens,
+                           prompt=prompt)  # fmt: skip
     benchmark = load_benchmark(data, name=name, taxonomy=taxonomy, limit=limit)
     if stage not in STAGES:
         raise InputError(f"unknown stage {stage!r}", where="--stage", fix=did_you_mean(stage, STAGES))
@@ -180,7 +207,7 @@ def toy_build(
     clips_per_name: Annotated[int, typer.Option(help="Clips that show each thing.", min=1, max=1000)] = 10,
 ) -> None:
     """Write the toy benchmark: mp4 and png files with exact labels, and manifest.jsonl."""
-    from videosafety.evaluate.manifest import progress_bar
+    from videosafety.core.progress import progress_bar
     from videosafety.toyworld.build import build_benchmark
 
     with progress_bar(console) as bar:
@@ -213,13 +240,34 @@ def video_probe(files: Annotated[list[Path], typer.Argument(help="Videos or imag
     raise typer.Exit(worst)
 
 
+@data_app.command("check")
+def data_check(
+    name: Annotated[str, typer.Argument(help="A recipe with data of its own: a file, or a name in recipes/.")],
+    overrides: Set = None,
+    media: Annotated[bool, typer.Option(help="Open every media file as well.")] = True,
+) -> None:
+    """Read, mix and check a recipe's training data; every bad row is named by file and line."""
+    from videosafety.core.recipe import load_recipe
+    from videosafety.defend.data.check import check_sources
+    from videosafety.settings import Recipe
+
+    loaded = load_recipe(name, Recipe, overrides=overrides or [])
+    own = loaded.data
+    if own is None or not (own.sources or own.reasoned):
+        raise InputError("this recipe brings no training data of its own", where=name, fix="name data.sources in it")
+    for what, sources, number in (("stages 1 and 2", own.sources, 2), ("stage 3", own.reasoned, 3)):
+        if sources:
+            _, summary = check_sources(sources, seed=0, stage=cast(Any, number), with_media=media)
+            out_console.print(f"{what}: {summary.model_dump()}", markup=False, highlight=False, soft_wrap=True)
+
+
 @recipe.command("show")
 def recipe_show(name: Annotated[str, typer.Argument(help="A recipe file or name.")], overrides: Set = None) -> None:
     """A recipe with every default filled in, as YAML."""
     import yaml
 
     from videosafety.core.recipe import load_recipe
-    from videosafety.pipeline import Recipe
+    from videosafety.settings import Recipe
 
     loaded = load_recipe(name, Recipe, overrides=overrides or [])
     text = yaml.safe_dump(loaded.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
@@ -230,7 +278,7 @@ def recipe_show(name: Annotated[str, typer.Argument(help="A recipe file or name.
 def recipe_knobs() -> None:
     """Every key that a recipe may set, with default, unit and the paper's value."""
     from videosafety.core.recipe import describe
-    from videosafety.pipeline import Recipe
+    from videosafety.settings import Recipe
 
     for row in describe(Recipe):
         unit = f" {row.unit}" if row.unit else ""

@@ -1,12 +1,15 @@
 """The paper as an ordered list of stages; run it, kill it, run it again.
 
     benchmark   the toy clips and questions                       -> benchmark/
-    base        a video LLM that is safe on text                  -> bases/seed-N/ (or the committed checkpoint)
-    evaluate    the same items with the video and as text alone   -> evaluations/base-seed-N/
-    report      tidy rows and one page                            -> summary.json, report.html
+    base        a video LLM that is safe on text                  -> bases/seed-N/ (or a checkpoint that is there)
+    training    the toy training set                              -> lessons/ID/
+    defend      alarm initialisation, AT-SFT, reasoning           -> checkpoints/STAGE-ID/seed-N/
+    evaluate    the same items under every arm, after each stage  -> evaluations/…/
+    report      tidy rows, comparisons and one page               -> summary.json, ablations.json, report.html
 
-A stage writes a folder and is then marked in ``run.json`` with what it cost; a marked stage is not repeated. Stages of
-the defence (alarm initialisation, AT-SFT, reasoning cold start, GRPO) join this list when they exist.
+A stage writes a folder and is then marked in ``run.json`` with what it cost; a marked stage is not repeated. Variants
+of a recipe run beside it and share every stage in which they do not differ: ID is a hash over all that made a
+checkpoint. Safety-GRPO joins this list when it exists.
 
 Run: ``videosafety run recipes/toy.yaml --out runs/demo``
 
@@ -15,79 +18,28 @@ Example:
 """
 
 import os
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Literal
 
-from pydantic import Field, field_validator
 from rich.console import Console
+from rich.progress import Progress, TaskID
 
+from videosafety.chain import Answering, Chain, Step, answer_step, compare_variants, keep_curves, train_step
 from videosafety.core.errors import InputError
-from videosafety.core.jsonl import read_json
-from videosafety.core.metrics import SummaryRow
-from videosafety.core.recipe import Config, knob
-from videosafety.core.store import write_json, write_text
+from videosafety.core.jobs import Job, OnProgress, run_jobs
+from videosafety.core.progress import progress_bar
 from videosafety.evaluate.folder import exit_code, summarise_run
-from videosafety.evaluate.manifest import load_benchmark, progress_bar
-from videosafety.evaluate.run import Named, evaluate
-from videosafety.evaluate.tasks import Decoding
 from videosafety.report.book import Book
 from videosafety.report.build import build as build_report
-from videosafety.report.markdown import markdown
-from videosafety.report.rows import main_rows, split_rows
-from videosafety.toyworld.build import MANIFEST, BenchmarkConfig, build_benchmark
+from videosafety.settings import MAIN, Recipe
+from videosafety.toyworld.build import build_benchmark
+from videosafety.toyworld.training import build_training
 
-BASES = Path(__file__).parent / "toyworld" / "bases"  # committed checkpoints, by size of the world
+MAX_BARS = 8
 RESULTS = Path(__file__).parents[2] / "results"  # in a clone: the committed tables
-NOTICE = "Toy world: harm is a harmless symbol. These numbers say nothing about real models."
-
-
-class BaseSteps(Config):
-    """Size of the training of the toy base model; everything else is ``toyworld.base.BaseConfig``."""
-
-    pretrain: int = knob(2400, unit="optimiser steps", help="helpful about everything", ge=1)
-    align: int = knob(200, unit="optimiser steps", help="aligned on text alone", ge=1)
-
-
-class BaseStage(Config):
-    """Where the base model comes from."""
-
-    source: Literal["committed", "train"] = knob("committed", help="the committed checkpoint, or trained from scratch")
-    steps: BaseSteps = Field(default=BaseSteps(), description="how long it is trained")
-
-
-class EvaluateStage(Config):
-    """What is asked and who judges."""
-
-    arms: tuple[str, ...] = knob(("video", "text"), help="what is shown of each item")
-    judges: tuple[str, ...] = knob(("oracle",), help="who judges the answers")
-    decoding: Decoding = Field(default=Decoding(max_new_tokens=48), description="how clips are shown and answers end")
-    batch_size: int = knob(64, unit="items", help="items in a batch of generation", ge=1)
-
-    @field_validator("arms", "judges")
-    @classmethod
-    def _some(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if not names:
-            raise ValueError("name at least one")
-        return names
-
-
-class Recipe(Config):
-    """One run of the paper on the toy world."""
-
-    name: str = knob(..., help="what the run is called in tables")
-    seeds: tuple[int, ...] = knob((0,), help="training seeds; committed bases have seed 0 alone")
-    benchmark: BenchmarkConfig = Field(default=BenchmarkConfig(), description="the toy benchmark")
-    base: BaseStage = Field(default=BaseStage(), description="the base model")
-    evaluate: EvaluateStage = Field(default=EvaluateStage(), description="the evaluation")
-
-    @field_validator("seeds")
-    @classmethod
-    def _seeds_are_some(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if not seeds or len(set(seeds)) < len(seeds) or min(seeds) < 0:
-            raise ValueError("seeds are whole numbers from 0, each once, and at least one")
-        return seeds
 
 
 @dataclass(frozen=True)
@@ -98,21 +50,35 @@ class Run:
     folder: Path
     console: Console
     workers: int
+    chains: tuple[Chain, ...] = field(init=False)
 
-    def checkpoint(self, seed: int) -> Path:
-        """The base model of a seed."""
-        if self.recipe.base.source == "committed":
-            return BASES / self.recipe.benchmark.world
-        return self.folder / "bases" / f"seed-{seed}"
+    def __post_init__(self) -> None:
+        names = (MAIN, *self.recipe.variants)
+        chains = tuple(Chain(name, self.recipe.variant(name), self.folder) for name in names)
+        object.__setattr__(self, "chains", chains)
 
-    def evaluation(self, seed: int) -> Path:
-        """The evaluation folder of a seed."""
-        return self.folder / "evaluations" / f"base-seed-{seed}"
+    @cached_property
+    def steps(self) -> tuple[tuple[Step, ...], ...]:
+        """Training steps by depth: those of one depth are independent; equal ones of several variants stand once."""
+        depth = max(len(chain.recipe.defend.stages) for chain in self.chains)
+        levels = []
+        for level in range(depth):
+            some = [chain.step(level, seed) for chain in self.chains for seed in self.recipe.seeds
+                    if level < len(chain.recipe.defend.stages)]  # fmt: skip
+            levels.append(tuple({step.out: step for step in some}.values()))
+        return tuple(levels)
+
+    @property
+    def answerings(self) -> list[Answering]:
+        """Every evaluation, the base's first."""
+        return [one for chain in self.chains for seed in self.recipe.seeds for one in chain.answerings(seed)]
 
 
 def benchmark_stage(run: Run) -> None:
-    """The toy clips and questions, as files."""
+    """The toy clips and questions, as files; nothing where the recipe brings its own data."""
     config = run.recipe.benchmark
+    if run.recipe.data is not None:
+        return
     with progress_bar(run.console) as bar:
         task = bar.add_task("drawing clips", total=None)
         build_benchmark(
@@ -122,50 +88,120 @@ def benchmark_stage(run: Run) -> None:
 
 
 def base_stage(run: Run) -> None:
-    """A video LLM that is safe on text: the committed checkpoint, or one trained from scratch for every seed."""
+    """A video LLM that is safe on text: a checkpoint that is there, or one trained from scratch for every seed."""
     recipe = run.recipe
-    if recipe.base.source == "committed":
-        if recipe.seeds != (0,):
-            raise InputError(f"the committed base has seed 0, not {list(recipe.seeds)}", where="seeds",
-                             fix="use seeds: [0], or base.source: train")  # fmt: skip
+    if recipe.base.source == "committed" and recipe.seeds != (0,):
+        raise InputError(f"the committed base has seed 0, not {list(recipe.seeds)}", where="seeds",
+                         fix="use seeds: [0], or base.source: train")  # fmt: skip
+    if recipe.base.source != "train":
         return
     from videosafety.toyworld.base import base_config
     from videosafety.toyworld.seeds import train_seeds
 
     steps = recipe.base.steps
     config = base_config(recipe.benchmark.world, pretrain_steps=steps.pretrain, align_steps=steps.align)
+    names = [f"seed {seed}" for seed in recipe.seeds]
+    with _bars(run, names, "training the base", total=steps.pretrain + steps.align) as update:
+        train_seeds(config, seeds=recipe.seeds, folder=run.folder / "bases", workers=run.workers, on_progress=update)
+
+
+def training_stage(run: Run) -> None:
+    """The toy training sets that the variants need."""
+    wanted = {chain.lessons: chain.recipe.training for chain in run.chains
+              if chain.recipe.defend.stages and chain.recipe.data is None}  # fmt: skip
     with progress_bar(run.console) as bar:
-        tasks = {seed: bar.add_task(f"training the base, seed {seed}", total=steps.pretrain + steps.align)
-                 for seed in recipe.seeds}  # fmt: skip
-        train_seeds(config, seeds=recipe.seeds, folder=run.folder / "bases", workers=run.workers,
-                    on_progress=lambda seed, p: bar.update(tasks[seed], completed=p.step))  # fmt: skip
+        for folder, config in wanted.items():
+            task = bar.add_task("drawing lessons", total=config.num_rows)
+            build_training(folder, config, on_row=partial(_advance, bar, task))
+
+
+def defend_stage(run: Run) -> None:
+    """Stages 1 to 3 of every variant and seed; what is finished is not trained again."""
+    for level in run.steps:
+        jobs = [Job(step.name, train_step, {"step": step}) for step in level if not step.finished]
+        with _bars(run, [job.name for job in jobs], "training", total=None) as update:
+            run_jobs(jobs, workers=run.workers, on_progress=update)
 
 
 def evaluate_stage(run: Run) -> None:
-    """The same items with the video and as text alone, judged exactly."""
-    config = run.recipe.evaluate
-    benchmark = load_benchmark(run.folder / "benchmark" / MANIFEST, name="toy", taxonomy="toy")
-    for seed in run.recipe.seeds:
-        named = Named(f"toy-{run.recipe.benchmark.world}", stage="base", seed=seed, notice=NOTICE)
-        evaluate(str(run.checkpoint(seed)), benchmark, out=run.evaluation(seed), arms=config.arms, judges=config.judges,
-                 decoding=config.decoding, named=named, model_args={"batch_size": config.batch_size},
-                 console=run.console)  # fmt: skip
+    """The same items under every arm, asked of every checkpoint."""
+    todo = [one for one in run.answerings if not one.finished]
+    alone = len(todo) <= 1 or run.workers <= 1
+    jobs = [Job(one.name, answer_step, {"answering": one, "quiet": not alone}) for one in todo]
+    if alone:
+        run_jobs(jobs, workers=1)
+        return
+    with _bars(run, [job.name for job in jobs], "evaluating", total=1) as update:
+        run_jobs(jobs, workers=run.workers, on_progress=update)
+
+
+def _advance(bar: Progress, task: TaskID, done: int, total: int) -> None:
+    bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _bars(run: Run, names: Sequence[str], what: str, *, total: int | None) -> Iterator[OnProgress]:
+    """A progress bar for each job by name, and one over all where there are many."""
+    with progress_bar(run.console) as bar:
+        if len(names) > MAX_BARS:
+            task = bar.add_task(f"{what}, {len(names)} jobs", total=len(names))
+            ended: set[str] = set()
+
+            def count(name: str, done: int, of: int) -> None:
+                ended.update([name] if done >= of else [])
+                bar.update(task, completed=len(ended))
+
+            yield count
+            return
+        tasks = {name: bar.add_task(f"{what}, {name}", total=total) for name in names}
+        yield lambda name, done, of: bar.update(tasks[name], completed=done, total=of)
 
 
 def report_stage(run: Run) -> None:
-    """Tidy rows and one page."""
+    """Tidy rows, comparisons and one page."""
+    if not run.answerings:
+        return
     summarise_run(run.folder)
+    compare_variants(run.folder, run.chains, seeds=run.recipe.seeds)
+    keep_curves(run.folder, run.chains[0], seeds=run.recipe.seeds)
     committed = RESULTS / f"toy_{run.recipe.benchmark.world}" / "summary.json"
-    build_report(run.folder, committed=committed if committed.is_file() else None)
+    shown = committed if run.recipe.data is None and committed.is_file() else None
+    build_report(run.folder, committed=shown)
 
 
 STAGES: tuple[tuple[str, Callable[[Run], None]], ...] = (
     ("benchmark", benchmark_stage),
     ("base", base_stage),
+    ("training", training_stage),
+    ("defend", defend_stage),
     ("evaluate", evaluate_stage),
     ("report", report_stage),
 )
 EVERY_TIME = ("report",)  # made anew from the records: cheap, and never behind them
+
+
+def train(recipe: Recipe, *, out: Path, console: Console | None = None) -> list[Path]:
+    """Only the training of the recipe itself, in this process: one of several when a launcher started them.
+
+    Returns the checkpoints, one for each stage and seed.
+
+    Raises:
+        InputError: nothing to train, or a toy recipe under a launcher.
+    """
+    this = Run(recipe.model_copy(update={"variants": {}}), out, console or Console(stderr=True), 1)
+    if not recipe.defend.stages:
+        raise InputError("the recipe has no stages to train", where=recipe.name, fix="set defend.stages")
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    if several and recipe.data is None:
+        raise InputError("the toy world trains its seeds in processes of its own", where=recipe.name,
+                         fix="use videosafety run, without a launcher")  # fmt: skip
+    for stage in () if several else (benchmark_stage, base_stage, training_stage):
+        stage(this)
+    for level in this.steps:
+        for step in level:
+            with _bars(this, [step.name], "training", total=None) as update:
+                train_step(step, report=partial(update, step.name))
+    return [step.out for level in this.steps for step in level]
 
 
 def run(recipe: Recipe, *, out: Path, console: Console | None = None, workers: int | None = None) -> int:
@@ -181,24 +217,4 @@ def run(recipe: Recipe, *, out: Path, console: Console | None = None, workers: i
         if name in EVERY_TIME or not book.finished(name):
             with book.stage(name):
                 stage(this)
-    return exit_code([this.evaluation(seed) for seed in recipe.seeds])
-
-
-def results_table(rows: Sequence[SummaryRow]) -> str:
-    """``table.md``: what the oracle found, the headline and the rows of their own."""
-    exact = [row for row in rows if row.judge == "oracle"]
-    tables = {"Headline": main_rows(exact), "Rows of their own": split_rows(exact)}
-    text = "\n\n".join(f"## {title}\n\n{markdown(some)}" for title, some in tables.items())
-    return f"{NOTICE}\n\n{text}\n"
-
-
-def publish(folder: Path, results: Path) -> None:
-    """Write what is committed of a run: ``run.json``, ``table.md``, and the rows of ``summary.json`` behind it.
-
-    Left out: languages and categories crossed, and either of them by seed; the run's own page shows those.
-    """
-    rows = [SummaryRow.model_validate(row) for row in read_json(folder / "summary.json")]
-    kept = [r for r in rows if (r.language is not None) + (r.category is not None) + (r.seed is not None) <= 1]
-    write_json(results / "summary.json", [row.model_dump(mode="json") for row in kept])
-    write_text(results / "table.md", results_table(kept))
-    write_json(results / "run.json", read_json(folder / "run.json"))
+    return exit_code([one.out for one in this.answerings])

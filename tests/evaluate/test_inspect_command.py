@@ -9,6 +9,7 @@ from pathlib import Path
 from evalkit import manifest, rates
 from inspect_ai.log import list_eval_logs, read_eval_log
 
+from videosafety.chain import BASES
 from videosafety.core.jsonl import read_records
 from videosafety.core.metrics import find
 from videosafety.core.records import Response, Verdict
@@ -16,7 +17,6 @@ from videosafety.evaluate.folder import summarise_run
 from videosafety.evaluate.manifest import Benchmark, load_benchmark
 from videosafety.evaluate.run import evaluate
 from videosafety.evaluate.tasks import Decoding
-from videosafety.pipeline import BASES
 
 
 def test_both_ways_give_the_same_outcomes_and_rates(tmp_path: Path, toy: Benchmark) -> None:

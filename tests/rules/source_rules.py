@@ -14,7 +14,9 @@ MAX_FUNCTION_LINES = 60
 CHAPTERS = ("build", "defend", "evaluate", "guard")
 ROWS: tuple[tuple[str, ...], ...] = (  # a row imports rows below it only; nothing on a row imports its neighbour
     ("cli", "__main__"),
-    ("pipeline",),
+    ("pipeline", "publish"),
+    ("chain",),
+    ("settings",),
     ("report",),
     CHAPTERS,
     ("html",),

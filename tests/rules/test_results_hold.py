@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from videosafety.core.metrics import SummaryRow
-from videosafety.pipeline import results_table
+from videosafety.publish import results_table
 from videosafety.report.markdown import markdown
 from videosafety.report.rows import main_rows
 

@@ -48,7 +48,7 @@ def test_the_paper_map_is_true() -> None:
 
 
 def test_every_recipe_loads() -> None:
-    recipe = import_module("videosafety.pipeline").Recipe
+    recipe = import_module("videosafety.settings").Recipe
     assert RECIPES
     for path in RECIPES:
         load_recipe(path, recipe)

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import videosafety.toyworld.oracle  # noqa: F401 - registers the judge
+from videosafety.chain import BASES
 from videosafety.core.errors import InputError, StorageError
 from videosafety.core.records import Response
 from videosafety.judges.base import judge_response
@@ -16,7 +17,6 @@ from videosafety.judges.registry import get
 from videosafety.models.checkpoint import load
 from videosafety.models.family import IGNORE, Message
 from videosafety.models.generate import generate
-from videosafety.pipeline import BASES
 from videosafety.toyworld.base import (
     BaseConfig,
     PhaseConfig,
@@ -102,9 +102,10 @@ def test_several_seeds_train_in_processes_of_their_own_and_finished_ones_are_kep
     train_base(TINY, seed=1, out=tmp_path / "seed-1")
     stamp = (tmp_path / "seed-1" / "training.json").stat().st_mtime_ns
     seen = set()
-    outs = train_seeds(TINY, seeds=[1, 2], folder=tmp_path, workers=2, on_progress=lambda seed, p: seen.add(seed))
+    outs = train_seeds(TINY, seeds=[1, 2], folder=tmp_path, workers=2,
+                       on_progress=lambda name, done, total: seen.add(name))  # fmt: skip
     assert [out.name for out in outs] == ["seed-1", "seed-2"]
-    assert seen == {2}
+    assert seen == {"seed 2"}
     assert (tmp_path / "seed-1" / "training.json").stat().st_mtime_ns == stamp
     assert (tmp_path / "seed-2" / "model.safetensors").is_file()
 
@@ -173,8 +174,9 @@ from pathlib import Path
 from videosafety.toyworld.base import base_config
 from videosafety.toyworld.seeds import train_seeds
 if __name__ == "__main__":
-    train_seeds(base_config("small", pretrain_steps=10_000, align_steps=1), seeds=[0], folder=Path({str(tmp_path)!r}),
-                workers=1, on_progress=lambda seed, p: print(p.step, flush=True))
+    config = base_config("small", pretrain_steps=10_000, align_steps=1)
+    train_seeds(config, seeds=[0, 1], folder=Path({str(tmp_path)!r}), workers=2,
+                on_progress=lambda name, done, total: print(done, flush=True))
 """
     script = tmp_path / "script.py"
     script.write_text(code)

@@ -70,14 +70,23 @@ def load_recipe(path_or_name: str | Path, schema: type[T], *, overrides: Sequenc
         RecipeError: no such recipe, not YAML (with the line), or a key or value that the schema refuses.
     """
     path = _find(path_or_name)
-    data = read_yaml(path)
+    where = f"{path} with {', '.join(overrides)}" if overrides else str(path)
+    return with_overrides(read_yaml(path), overrides, schema=schema, where=where)
+
+
+def with_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, schema: type[T], where: str) -> T:
+    """A config from plain data with some keys set anew; ``data`` itself is left as it is.
+
+    Raises:
+        RecipeError: an override that is not ``key=value``, or a key or value that the schema refuses.
+    """
+    data = json.loads(json.dumps(data))
     for override in overrides:
         _override(data, override)
     try:
         return schema.model_validate_json(json.dumps(data), strict=True)
     except ValidationError as error:
         faults = explain(error, kind=schema)
-        where = f"{path} with {', '.join(overrides)}" if overrides else str(path)
         if len(faults) == 1:
             raise RecipeError(faults[0], where=where, fix="mend this key") from error
         listed = "".join(f"\n  {fault}" for fault in faults)

@@ -21,10 +21,10 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from videosafety.core.errors import InputError, MediaError, MediaFault, RecordError, did_you_mean
 from videosafety.core.jsonl import MAX_ROWS_NAMED, canonical_json, read_records
+from videosafety.core.progress import progress_bar
 from videosafety.core.records import Image, QueryKind, Record, Sample, Video
 from videosafety.core.taxonomy import Taxonomy, load_taxonomy
 from videosafety.video.probe import probe
@@ -186,11 +186,3 @@ def _look_at(media: Media, root: Path) -> MediaError | None:
     fault = MediaFault.SINGLE_FRAME if info.kind == "image" else MediaFault.CORRUPT
     fix = f'give its kind as "{info.kind}" in the manifest'
     return MediaError(f"is listed as a {media.kind} but is a {info.kind}", fault=fault, fix=fix)
-
-
-def progress_bar(console: Console | None) -> Progress:
-    """A bar with counts and time left, on stderr; nothing where that is no terminal."""
-    console = console or Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("left"),
-               TimeRemainingColumn())  # fmt: skip
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

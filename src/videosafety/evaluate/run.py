@@ -31,6 +31,7 @@ from inspect_ai.model import Model, get_model
 from rich.console import Console
 
 from videosafety.core.errors import InputError, MediaFault, VideoSafetyError, printable
+from videosafety.core.progress import progress_bar
 from videosafety.core.records import Outcome, Response, StopReason, Verdict
 from videosafety.core.store import storage_errors
 from videosafety.evaluate.arms import ARMS
@@ -38,7 +39,7 @@ from videosafety.evaluate.arms import get as get_arm
 from videosafety.evaluate.asking import PROVIDER, Asked
 from videosafety.evaluate.folder import MEDIA_FAULT, WORK, Answered, EvaluationInfo, ShownItem, write_folder
 from videosafety.evaluate.keep import Answer, Keep, claim, key_of
-from videosafety.evaluate.manifest import Benchmark, MediaState, damaged, load_benchmark, progress_bar, survey
+from videosafety.evaluate.manifest import Benchmark, MediaState, damaged, load_benchmark, survey
 from videosafety.evaluate.prompting import PromptCard, treatments
 from videosafety.evaluate.prompting import cards as prompt_cards
 from videosafety.evaluate.tasks import Decoding, build_task

@@ -5,19 +5,11 @@ Example:
     [PosixPath('runs/bases/seed-0'), PosixPath('runs/bases/seed-1')]
 """
 
-import os
-import queue
-from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from multiprocessing import get_context, parent_process
-from multiprocessing.queues import Queue
+from collections.abc import Sequence
 from pathlib import Path
 
-from videosafety.toyworld.base import TRAINING, BaseConfig, Progress, train_base
-
-OnProgress = Callable[[int, Progress], None]
-_SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-_reports: "Queue[tuple[int, Progress]]"
+from videosafety.core.jobs import Job, OnProgress, Report, run_jobs
+from videosafety.toyworld.base import TRAINING, BaseConfig, train_base
 
 
 def train_seeds(
@@ -26,46 +18,19 @@ def train_seeds(
     seeds: Sequence[int],
     folder: Path,
     workers: int,
-    on_progress: OnProgress = lambda seed, progress: None,
+    on_progress: OnProgress = lambda name, done, total: None,
 ) -> list[Path]:
     """Train every seed that has no finished checkpoint in ``folder`` yet; returns the checkpoints in seed order.
 
     Raises:
         StorageError: the disk is full; what is finished stays.
     """
-    outs = [folder / f"seed-{seed}" for seed in seeds]
-    todo = [(seed, out) for seed, out in zip(seeds, outs, strict=True) if not (out / TRAINING).is_file()]
-    if todo:
-        os.environ.update({name: os.environ.get(name, value) for name, value in _SINGLE_THREAD.items()})
-        context = get_context("spawn")
-        reports: Queue[tuple[int, Progress]] = context.Queue()
-        with ProcessPoolExecutor(min(workers, len(todo)), context, _start, (reports,)) as pool:
-            futures = [pool.submit(_train, config, seed, out) for seed, out in todo]
-            _listen(reports, futures, on_progress)
-    return outs
+    outs = {seed: folder / f"seed-{seed}" for seed in seeds}
+    jobs = [Job(f"seed {seed}", _train, {"config": config, "seed": seed, "out": out})
+            for seed, out in outs.items() if not (out / TRAINING).is_file()]  # fmt: skip
+    run_jobs(jobs, workers=workers, on_progress=on_progress)
+    return list(outs.values())
 
 
-def _start(reports: "Queue[tuple[int, Progress]]") -> None:
-    global _reports
-    _reports = reports
-
-
-def _train(config: BaseConfig, seed: int, out: Path) -> None:
-    parent = parent_process()
-
-    def on_step(progress: Progress) -> None:
-        if parent is not None and not parent.is_alive():  # killed: nobody waits for this worker any more
-            os._exit(1)
-        _reports.put((seed, progress))
-
-    train_base(config, seed=seed, out=out, on_step=on_step)
-
-
-def _listen(reports: "Queue[tuple[int, Progress]]", futures: list["Future[None]"], on_progress: OnProgress) -> None:
-    while not all(future.done() for future in futures):
-        try:
-            on_progress(*reports.get(timeout=0.2))
-        except queue.Empty:
-            continue
-    for future in futures:
-        future.result()
+def _train(config: BaseConfig, seed: int, out: Path, report: Report) -> None:
+    train_base(config, seed=seed, out=out, on_step=lambda progress: report(progress.step, progress.total))

@@ -7,7 +7,7 @@ knows. A share of the harmless rows is *general*: no labels, so their alarm loss
 
 Example:
     >>> build_training(Path("train"), TrainingConfig(), on_row=lambda done, total: None)     # doctest: +SKIP
-    PosixPath('train/train.jsonl')
+    PosixPath('train')
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ from videosafety.toyworld.scenes import FPS, Scene, draw, sample_scene
 from videosafety.toyworld.world import HELD_OUT_RULES, Thing, World
 from videosafety.video.write import write_mp4
 
-ROWS, REASONED = "train.jsonl", "reasoned.jsonl"  # all rows; those with labels and reasoning, for stage 3
+SAFETY, GENERAL = "safety.jsonl", "general.jsonl"  # rows with labels, rows without
 TRAINING_SEED = 3000  # apart from the benchmark's seeds
 GROUPS = ("HH", "SH", "composed", "HS", "SS", "text_harmful", "text_safe")
 SHARES = {"HH": 0.12, "SH": 0.12, "composed": 0.14, "HS": 0.22, "SS": 0.26, "text_harmful": 0.06, "text_safe": 0.08}
@@ -58,7 +58,7 @@ class Row:
 def build_training(
     out: Path, config: TrainingConfig, *, on_row: Callable[[int, int], None] = lambda done, total: None
 ) -> Path:
-    """Write clips, ``train.jsonl`` and ``reasoned.jsonl`` to ``out``, whole or not at all; returns the path of the rows.
+    """Write clips, ``safety.jsonl`` and ``general.jsonl`` to ``out``, whole or not at all; returns ``out``.
 
     Equal configs give equal bytes.
 
@@ -74,12 +74,12 @@ def build_training(
         for done, row in enumerate(rows, start=1):
             examples.append(_write(part, row))
             on_row(done, len(rows))
-        write_records(part / ROWS, examples)
-        write_records(part / REASONED, [example for example in examples if example.visual is not None])
-        files = [ROWS, REASONED, *(example.media[0].path for example in examples if example.media)]
+        for name, general in ((SAFETY, False), (GENERAL, True)):
+            write_records(part / name, [one for one in examples if (one.visual is None) == general])
+        files = [SAFETY, GENERAL, *(example.media[0].path for example in examples if example.media)]
         write_manifest(part, name=f"toy-training-{config.world}", seed=config.seed, num_records=len(rows), files=files)
 
-    return write_folder(out, fill) / ROWS
+    return write_folder(out, fill)
 
 
 def training_rows(config: TrainingConfig) -> list[Row]:
@@ -147,8 +147,9 @@ def _example(sample: Sample, *, shown: Thing | None, asked: Thing | None, genera
 
 
 def think(sample: Sample, *, shown: Thing | None, asked: Thing | None) -> str:
-    """What is shown, and what of shown and asked is forbidden; empty where there is nothing to say."""
-    said = [dialogue.answer_name(sample.language, shown.name)] if shown is not None else []
+    """What is shown (else what is asked about), and what of shown and asked is forbidden."""
+    subject = shown or asked
+    said = [sample.reference or ""] if subject is None else [dialogue.answer_name(sample.language, subject.name)]
     named = [shown] if sample.labels.visual is Safety.HARMFUL else []
     named += [asked] if sample.labels.textual is Safety.HARMFUL else []
     names = dict.fromkeys(thing.name for thing in named if thing is not None)

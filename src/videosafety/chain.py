@@ -1,0 +1,229 @@
+"""A variant of a recipe as a chain of checkpoints, and what is done at each link: train it, ask it.
+
+A link's folder is named by a hash over everything that made it (base, data, the knobs of its stage and of all before),
+so variants share what they have in common, and a changed knob is another folder.
+
+Example:
+    >>> chain = Chain("main", recipe, Path("runs/demo"))                        # doctest: +SKIP
+    >>> chain.step(0, seed=0).out                                               # doctest: +SKIP
+    PosixPath('runs/demo/checkpoints/alarm_init-1f0c9a2b/seed-0')
+"""
+
+import shutil
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from videosafety.core.ablation import by_model, compare
+from videosafety.core.jobs import Report
+from videosafety.core.recipe import Config, fingerprint
+from videosafety.core.store import write_json
+from videosafety.defend.data.source import Source
+from videosafety.defend.stage import SFT_STAGES, Stage, StageConfig
+from videosafety.evaluate.folder import scored_items
+from videosafety.evaluate.manifest import load_benchmark
+from videosafety.evaluate.run import Named, evaluate
+from videosafety.settings import MAIN, BaseStage, EvaluateStage, OwnData, Recipe
+from videosafety.toyworld.build import MANIFEST
+from videosafety.toyworld.training import GENERAL, SAFETY, TrainingConfig
+from videosafety.video.plan import Sampling
+
+BASES = Path(__file__).parent / "toyworld" / "bases"  # committed checkpoints, by size of the world
+BASE = "base"
+NOTICE = "Toy world: harm is a harmless symbol. These numbers say nothing about real models."
+CURVES = "training"  # the folder of training curves that the report reads
+ABLATIONS = "ablations.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One training stage of one seed: everything that ``train_step`` needs."""
+
+    name: str
+    stage: Stage
+    config: StageConfig
+    base: str
+    out: Path
+    seed: int
+    sources: tuple[Source, ...]
+    sampling: Sampling
+    attention: str | None
+    frame_cache: tuple[Path, int] | None
+    toy: bool
+
+    @property
+    def finished(self) -> bool:
+        """Is its checkpoint there?"""
+        return (self.out / "training.json").is_file()
+
+
+@dataclass(frozen=True)
+class Answering:
+    """One checkpoint asked everything."""
+
+    name: str
+    checkpoint: str
+    out: Path
+    named: Named
+    manifest: Path
+    taxonomy: str
+    config: EvaluateStage
+
+    @property
+    def finished(self) -> bool:
+        """Is its evaluation there?"""
+        return (self.out / "evaluation.json").is_file()
+
+
+class _MadeBy(Config):
+    """All that a checkpoint follows from, its seed apart."""
+
+    base: BaseStage
+    sampling: Sampling
+    training: TrainingConfig
+    data: OwnData | None
+    stages: tuple[Stage, ...]
+    configs: tuple[StageConfig, ...]
+
+
+@dataclass(frozen=True)
+class Chain:
+    """A variant's checkpoints inside a run folder."""
+
+    name: str
+    recipe: Recipe
+    folder: Path
+
+    @property
+    def lessons(self) -> Path:
+        """The folder of the toy training set."""
+        return self.folder / "lessons" / fingerprint(self.recipe.training)[:8]
+
+    @property
+    def model(self) -> str:
+        """What the model is called in tables."""
+        recipe = self.recipe
+        called = f"toy-{recipe.benchmark.world}" if recipe.data is None else (recipe.base.checkpoint or "").rstrip("/")
+        return called.rpartition("/")[2] + ("" if self.name == MAIN else f"/{self.name}")
+
+    def base(self, seed: int) -> str:
+        """The checkpoint before the first stage."""
+        base = self.recipe.base
+        if base.source == "checkpoint":
+            return str(base.checkpoint)
+        if base.source == "committed":
+            return str(BASES / self.recipe.benchmark.world)
+        return str(self.folder / "bases" / f"seed-{seed}")
+
+    def step(self, level: int, seed: int) -> Step:
+        """The training of one stage."""
+        recipe, stage = self.recipe, self.recipe.defend.stages[level]
+        toy, gib = recipe.data is None, recipe.defend.frame_cache_gib
+        before = self.base(seed) if level == 0 else str(self._checkpoint(level - 1, seed))
+        return Step(
+            name=f"{stage} {'' if self.name == MAIN else self.name + ' '}seed {seed}", stage=stage,
+            config=recipe.defend.config(stage), base=before, out=self._checkpoint(level, seed), seed=seed,
+            sources=self._sources(stage), sampling=recipe.defend.sampling,
+            attention=recipe.base.attention or ("eager" if toy else None),
+            frame_cache=(self.folder / "frames", int(gib * 2**30)) if gib else None, toy=toy,
+        )  # fmt: skip
+
+    def _checkpoint(self, level: int, seed: int) -> Path:
+        recipe = self.recipe
+        stages = recipe.defend.stages[: level + 1]
+        made_by = _MadeBy(
+            base=recipe.base, sampling=recipe.defend.sampling, training=recipe.training, data=recipe.data,
+            stages=stages, configs=tuple(recipe.defend.config(stage) for stage in stages),
+        )  # fmt: skip
+        return self.folder / "checkpoints" / f"{stages[-1]}-{fingerprint(made_by)[:8]}" / f"seed-{seed}"
+
+    def _sources(self, stage: Stage) -> tuple[Source, ...]:
+        if self.recipe.data is not None:
+            return self.recipe.data.reasoned if stage == "cot" else self.recipe.data.sources
+        safety = Source(name="safety", path=str(self.lessons / SAFETY))
+        if stage == "cot" or not self.recipe.training.general_share:
+            return (safety,)
+        return safety, Source(name="general", path=str(self.lessons / GENERAL), labels="none")
+
+    def answerings(self, seed: int) -> list[Answering]:
+        """The evaluations: of the base and after every stage; of a variant only at its end."""
+        stages = self.recipe.defend.stages
+        every = self.name == MAIN and self.recipe.evaluate.after == "every_stage"
+        levels = range(-1, len(stages)) if every else [len(stages) - 1]
+        return [] if self._manifest is None else [self._answering(level, seed) for level in levels]
+
+    @property
+    def _manifest(self) -> Path | None:
+        own = self.recipe.data
+        if own is None:
+            return self.folder / "benchmark" / MANIFEST
+        return None if own.benchmark is None else Path(own.benchmark)
+
+    def _answering(self, level: int, seed: int) -> Answering:
+        recipe, stage = self.recipe, BASE if level < 0 else self.recipe.defend.stages[level]
+        called = f"{stage}-seed-{seed}" if self.name == MAIN else f"{self.name}-{stage}-seed-{seed}"
+        toy = recipe.data is None
+        assert self._manifest is not None
+        return Answering(
+            name=called, checkpoint=self.base(seed) if level < 0 else str(self._checkpoint(level, seed)),
+            out=self.folder / "evaluations" / called, config=recipe.evaluate, manifest=self._manifest,
+            named=Named(self.model, stage=stage, seed=seed, notice=NOTICE if toy else None),
+            taxonomy="toy" if recipe.data is None else recipe.data.taxonomy,
+        )  # fmt: skip
+
+
+def train_step(step: Step, report: Report) -> None:
+    """Check the data and train the stage."""
+    from videosafety.defend.data.check import check_sources
+    from videosafety.defend.sft import train_stage
+    from videosafety.toyworld.base import one_thread
+    from videosafety.video.cache import FrameCache
+
+    number = SFT_STAGES.index(step.stage) + 1
+    mixture, _ = check_sources(step.sources, seed=0, stage=number, with_media=not step.toy)  # type: ignore[arg-type]
+    cache = None if step.frame_cache is None else FrameCache(step.frame_cache[0], max_bytes=step.frame_cache[1])
+    with one_thread() if step.toy else nullcontext():
+        train_stage(
+            step.stage, step.config, mixture.examples, base=step.base, out=step.out, seed=step.seed,
+            sampling=step.sampling, cache=cache, attention=step.attention,
+            on_step=lambda done, total, loss: report(done, total),
+        )  # fmt: skip
+
+
+def keep_curves(folder: Path, chain: Chain, *, seeds: Sequence[int]) -> None:
+    """Copy the training curves of a chain to where the report reads them."""
+    from videosafety.defend.sft import CURVE
+
+    for seed in seeds:
+        for level, stage in enumerate(chain.recipe.defend.stages):
+            source = chain.step(level, seed).out / CURVE
+            target = folder / CURVES / f"{stage}-seed-{seed}.jsonl"
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+
+def answer_step(answering: Answering, quiet: bool, report: Report) -> None:
+    """Ask one checkpoint every item under every arm."""
+    config = answering.config
+    name = "toy" if answering.taxonomy == "toy" else "vse"
+    benchmark = load_benchmark(answering.manifest, name=name, taxonomy=answering.taxonomy)
+    evaluate(answering.checkpoint, benchmark, out=answering.out, arms=config.arms, judges=config.judges,
+             decoding=config.decoding, named=answering.named, model_args={"batch_size": config.batch_size},
+             console=Console(stderr=True, quiet=quiet))  # fmt: skip
+    report(1, 1)
+
+
+def compare_variants(folder: Path, chains: Sequence[Chain], *, seeds: Sequence[int]) -> None:
+    """``ablations.json``: every variant against the recipe itself, each at its end; no file where there is none."""
+    file = folder / ABLATIONS
+    if len(chains) < 2:
+        file.unlink(missing_ok=True)
+        return
+    items = [item for chain in chains for seed in seeds
+             for item in scored_items(chain.answerings(seed)[-1].out)]  # fmt: skip
+    main, *variants = [chain.model for chain in chains]
+    rows = compare(items, reference=main, variants=variants, key=by_model)
+    write_json(file, [row.model_dump(mode="json") for row in rows])
