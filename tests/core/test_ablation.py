@@ -119,6 +119,9 @@ def test_holm_runs_over_all_rows_and_keeps_weak_rows_undecided() -> None:
     assert rows["weak"].p_holm == pytest.approx(2 * p["weak"], abs=2e-6)
     assert rows["var"].p_holm == pytest.approx(3 * p["var"], abs=5e-6)
     assert rows["weak"].verdict is Verdict.NOT_DISTINGUISHABLE
+    again = [i.model_copy(update={"benchmark": "toy:held_out"}) for i in (*strong, *weak, *extra)]
+    both = compare([*strong, *weak, *extra, *again], reference="ref", targets=[DSR])
+    assert [row.p_holm for row in both if row.benchmark == "toy" and row.variant == "weak"] == [rows["weak"].p_holm]
     assert rows["var"].verdict is Verdict.BETTER
 
 

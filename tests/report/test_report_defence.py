@@ -1,6 +1,7 @@
 """The defence on the page: alarms, claims, ability, ablations and training curves, from a run with all stages."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -19,10 +20,14 @@ from videosafety.html.table import Cell, Column, Table
 from videosafety.report import build, headline
 from videosafety.report.ablations import ability_rows, ability_table, ablation_table, scored_items
 from videosafety.report.alarms import alarm_items, alarm_rows, alarm_tables, ranking_table, reliability_charts
+from videosafety.report.build import Figures, _tables
 from videosafety.report.collect import Run, collect
 from videosafety.report.curves import Curve, Point, curve_charts, read_curves, thinned, training_table
 from videosafety.report.headline import headline_table
 from videosafety.report.markdown import figures_markdown, table_markdown
+from videosafety.report.rows import is_variant, main_rows, split_rows, variant_rows
+from videosafety.report.select import choose
+from videosafety.report.tables import arms_table
 
 METHOD = ["base", "alarm_init", "at_sft", "cot"]
 ALARMED = ("at_sft", "cot")
@@ -202,6 +207,25 @@ def test_a_markdown_cell_cannot_leave_its_column() -> None:
     table = Table("t", "T", columns, ((Cell("x|y\nz"), Cell("1", "2\n3")),), ("v",), ())
     lines = table_markdown(table).splitlines()
     assert lines[2:] == ["| a\\|b | G: c |", "|---|---:|", "| x\\|y z | **1** (2, 3) |"]
+
+
+def test_variants_stand_apart_from_the_run_and_are_never_its_finding(run: Run, rows: list[AlarmRow]) -> None:
+    model = "toy-videollama3"
+    assert is_variant(f"{model}/no_atc", {model, f"{model}/no_atc"})
+    assert not is_variant("owner/name", {"owner/name", "other"})
+    variant = [r.model_copy(update={"model": f"{model}/no_atc"}) for r in run.rows if r.stage == "cot"]
+    both = [*run.rows, *variant]
+    assert main_rows(both) == main_rows(run.rows)
+    assert split_rows(both) == []
+    assert variant_rows(both) == variant
+    other = [r.model_copy(update={"model": f"{model}/no_atc"}) for r in rows if r.stage == "cot"]
+    names = [table.name for table in alarm_tables([*rows, *other])]
+    assert names == ["alarms", "activations", "claims", "alarms-variants"]
+    assert [t.rows for t in alarm_tables([*rows, *other])[:3]] == [t.rows for t in alarm_tables(rows)]
+    page = dataclasses.replace(run, rows=tuple(both))
+    assert [
+        line[0].text for line in _tables(page, choose([], max_samples=0, seed=0), Figures([], []))["arms"].rows
+    ] == [line[0].text for line in arms_table(run.rows).rows]
 
 
 def test_a_bad_row_of_a_table_or_a_curve_is_named(defended_folder: Path, tmp_path: Path) -> None:

@@ -3,10 +3,10 @@
 A claim about a component is a claim about training runs *and* about items: both vary. The 95 % interval is that of a
 difference with two crossed random factors, seeds and clusters (as in reader studies, where several readers read the
 same cases): variance = variance between seed means / S + variance between cluster means / K, t quantile at
-Satterthwaite's degrees of freedom; ``p`` belongs to the same statistic, and Holm's (1979) correction runs over all rows
-of one call. Measured by simulation with 5 seeds and 50 clusters, coverage is 0.96 to 0.99 whatever the share of the
-seeds in the noise; the percentile bootstrap over seeds and clusters falls to 0.88 where seeds matter, because 5 runs
-redrawn understate the variance between runs. Differences by seed and cluster are correlated within a seed, so flipping
+Satterthwaite's degrees of freedom; ``p`` belongs to the same statistic, and Holm's (1979) correction runs over the rows
+of a benchmark and judge. Measured by simulation with 5 seeds and 50 clusters, coverage is 0.96 to 0.99 whatever the
+share of the seeds in the noise; the percentile bootstrap over seeds and clusters falls to 0.88 where seeds matter,
+because 5 runs redrawn understate the variance between runs. Differences by seed and cluster are correlated within a seed, so flipping
 their signs one by one would call any two training runs different; the only exact sign flip flips whole seeds. It is
 given as ``p_flip`` and cannot fall below 2 / 2^S: with 5 seeds never below 0.0625.
 
@@ -137,7 +137,9 @@ def compare(
     key: Callable[[ScoredItem], str] = by_stage,
     targets: Sequence[Target] = TARGETS,
 ) -> list[AblationRow]:
-    """Every variant against the reference, one row a benchmark, judge and target with pairs; Holm over all rows.
+    """Every variant against the reference, one row a benchmark, judge and target with pairs; Holm over each table.
+
+    A table holds the rows of one benchmark (a split is one of its own) and judge.
 
     Args:
         items: answers of all variants, seeds and arms.
@@ -150,11 +152,10 @@ def compare(
         InputError: no answers of the reference or of a variant, or the same answer twice.
     """
     rows = _compared(items, reference, variants, key, targets)
-    adjusted = iter(holm([row.p for row in rows if row.p is not None]))
+    adjusted = _adjusted(rows)
     good = {(target.metric, target.subset, target.arm): target.more_is_better for target in targets}
     judged = []
-    for row in rows:
-        p_holm = None if row.p is None else next(adjusted)
+    for row, p_holm in zip(rows, adjusted, strict=True):
         verdict = _verdict(row, p_holm, more_is_better=good[row.metric, row.subset, row.arm])
         rounded = None if p_holm is None else round(p_holm, 6)
         judged.append(row.model_copy(update={"p_holm": rounded, "verdict": verdict}))
@@ -344,6 +345,19 @@ def _gains_minus_losses(lead_K: Floats, n: float) -> tuple[float, float]:
     around = [wilson(share * clusters, clusters) for share in (gained, lost)]
     both, _ = unpaired_intervals(gained, around[0], lost, around[1])
     return both.low or 0.0, both.high or 0.0
+
+
+def _adjusted(rows: Sequence[AblationRow]) -> list[float | None]:
+    """Holm's p of each row within its benchmark and judge; None where there is no p."""
+    tables: dict[tuple[str, str], list[int]] = {}
+    for place, row in enumerate(rows):
+        if row.p is not None:
+            tables.setdefault((row.benchmark, row.judge), []).append(place)
+    adjusted: list[float | None] = [None] * len(rows)
+    for places in tables.values():
+        for place, p in zip(places, holm([rows[place].p or 0.0 for place in places]), strict=True):
+            adjusted[place] = p
+    return adjusted
 
 
 def _verdict(row: AblationRow, p_holm: float | None, *, more_is_better: bool) -> Verdict:

@@ -57,14 +57,16 @@ def ability_table(rows: Sequence[AblationRow]) -> Table:
     return _table("ability", "General ability after each stage", rows, note=note, with_p=False)
 
 
-def ablation_table(rows: Sequence[AblationRow]) -> Table:
+def ablation_table(
+    rows: Sequence[AblationRow], *, name: str = "ablations", title: str = "Each variant against the reference"
+) -> Table:
     """One row for each variant and measure: both values, the difference, p, and the verdict."""
     note = (
         "Percent, paired by seed, item and arm; differences in points, 95 % intervals over training runs and clips. "
-        "p by Holm over all rows; below it the exact sign flip of whole seeds, which with 5 seeds cannot fall below "
-        "0.0625. Fewer than 5 seeds: no p, and an interval over clips alone."
+        "p by Holm over the rows of a benchmark; below it the exact sign flip of whole seeds, which with 5 seeds cannot "
+        "fall below 0.0625. Fewer than 5 seeds: no p, and an interval over clips alone."
     )
-    return _table("ablations", "Each variant against the reference", rows, note=note, with_p=True)
+    return _table(name, title, rows, note=note, with_p=True)
 
 
 def _table(name: str, title: str, rows: Sequence[AblationRow], *, note: str, with_p: bool) -> Table:
@@ -75,7 +77,8 @@ def _table(name: str, title: str, rows: Sequence[AblationRow], *, note: str, wit
     lines = []
     for row in rows:
         split, judge = row.benchmark.partition(":")[2], f"judge {row.judge}" if len(judges) > 1 else ""
-        head = Cell(row.variant, " · ".join(part for part in (f"against {row.reference}", split, judge) if part))
+        variant = row.variant.removeprefix(f"{row.reference}/")
+        head = Cell(variant, " · ".join(part for part in (f"against {row.reference}", split, judge) if part))
         measure = Cell(f"{row.subset} · {row.arm}: {NAMES.get(row.metric, row.metric)}")
         counts = f"n {row.n:,} in {row.cluster_n:,}\n{row.num_seeds} seed{'s' if row.num_seeds != 1 else ''}"
         values = (Cell(percent(row.value), counts), Cell(percent(row.reference_value)), _difference(row))

@@ -8,6 +8,7 @@ Example:
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 from markupsafe import Markup
@@ -20,7 +21,7 @@ from videosafety.core.statistics import Method
 from videosafety.html.charts import Bin, reliability_plot
 from videosafety.html.table import Cell, Column, Table
 from videosafety.report.collect import Evaluation, words_alone
-from videosafety.report.rows import arm_rank, main_rows, percent, stage_rank
+from videosafety.report.rows import arm_rank, main_rows, own_rows, percent, stage_rank, variant_rows, whole
 
 ROW_FIELDS = tuple(AlarmRow.model_fields)
 CLAIMS = {Modality.VISUAL: "vidType", Modality.TEXTUAL: "textType"}
@@ -74,8 +75,14 @@ def alarm_rows(evaluations: Sequence[Evaluation]) -> list[AlarmRow]:
 
 
 def alarm_tables(rows: Sequence[AlarmRow]) -> list[Table]:
-    """Ranking and calibration, activations by quadrant, and claims; tables without lines are left out."""
-    return [table for table in (ranking_table(rows), activation_table(rows), claims_table(rows)) if table.rows]
+    """Ranking and calibration, activations by quadrant, and claims; then how the variants' alarms rank with video.
+
+    Tables without lines are left out.
+    """
+    own, variants = own_rows(rows), [row for row in variant_rows(rows) if row.arm == "video"]
+    of_variants = replace(ranking_table(variants), name="alarms-variants", title="The alarms of the variants")
+    tables = (ranking_table(own), activation_table(own), claims_table(own), of_variants)
+    return [table for table in tables if table.rows]
 
 
 def ranking_table(rows: Sequence[AlarmRow]) -> Table:
@@ -167,11 +174,11 @@ def _of(row: AlarmRow) -> Place:
 
 def _places(rows: Sequence[AlarmRow]) -> list[Place]:
     """Whole benchmarks before their splits; stages in the order of the method; the video arm first."""
-    whole = {row.benchmark for row in main_rows(rows)}
+    main = {row.benchmark for row in whole(rows)}
     found = {_of(row) for row in rows}
     return sorted(
         found,
-        key=lambda p: (p.benchmark not in whole, p.benchmark, p.model, stage_rank(p.stage), p.stage, arm_rank(p.arm)),
+        key=lambda p: (p.benchmark not in main, p.benchmark, p.model, stage_rank(p.stage), p.stage, arm_rank(p.arm)),
     )
 
 

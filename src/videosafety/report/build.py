@@ -29,7 +29,7 @@ from videosafety.report.cards import Card, PictureCache, card
 from videosafety.report.collect import Run, collect
 from videosafety.report.finding import SAYS_NOTHING, caution, finding
 from videosafety.report.headline import headline_table
-from videosafety.report.rows import main_rows, split_rows
+from videosafety.report.rows import is_variant, main_rows, own_rows, parts, split_rows, variant_rows, whole
 from videosafety.report.select import Choice, choose
 
 MAX_SAMPLES = 72
@@ -55,7 +55,9 @@ def build(run_folder: Path, *, committed: Path | None = None, max_samples: int =
         StorageError: the page cannot be written.
     """
     run = collect(run_folder, committed=committed)
-    choice = choose(run.evaluations, max_samples=max_samples, seed=SELECTION_SEED)
+    models = {e.info.model for e in run.evaluations}
+    own = [e for e in run.evaluations if not is_variant(e.info.model, models)]
+    choice = choose(own, max_samples=max_samples, seed=SELECTION_SEED)
     cache = PictureCache()
     shown = [card(item, cache=cache) for item in choice.shown]
     figures = Figures(alarms.alarm_rows(run.evaluations), ablations.ability_rows(run.evaluations))
@@ -90,13 +92,19 @@ def _tables(run: Run, choice: Choice, figures: Figures) -> dict[str, Table | lis
             name="splits",
             title="Rows of their own: parts of the benchmark that the headline leaves out",
         ),
-        "arms": tables.arms_table(run.rows),
-        "heat": tables.heat_tables(run.rows),
-        "seeds": tables.seeds_table(run.rows),
+        "variants": headline_table(
+            variant_rows(run.rows), name="variants", title="Variants: the same run with some keys changed"
+        ),
+        "arms": tables.arms_table(own_rows(run.rows)),
+        "heat": tables.heat_tables(own_rows(run.rows)),
+        "seeds": tables.seeds_table(own_rows(run.rows)),
         "alarms": alarms.alarm_tables(figures.alarms),
         "training": curves.training_table(run.curves),
         "ability": ablations.ability_table(figures.ability),
-        "ablations": ablations.ablation_table(run.ablations),
+        "ablations": ablations.ablation_table(whole(run.ablations)),
+        "ablation_splits": ablations.ablation_table(
+            parts(run.ablations), name="ablations-splits", title="Each variant, on the rows of their own"
+        ),
         "account": tables.account_table(run.evaluations),
         "bounds": tables.bounds_table(run.rows),
         "strata": tables.strata_table(choice),
@@ -122,11 +130,11 @@ def _context(run: Run, choice: Choice, shown: list[Card], all_tables: dict[str, 
         "run": run,
         "title": f"{run.info.name}: safety with and without the video",
         "sections": sections,
-        "finding": finding(run.rows),
+        "finding": finding(main_rows(run.rows) or run.rows),
         "cautions": notices if warning is None or any(SAYS_NOTHING in n for n in notices) else [warning, *notices],
         "tables": all_tables,
-        "arm_charts": tables.arm_charts(run.rows),
-        "seed_charts": tables.seed_charts(run.rows),
+        "arm_charts": tables.arm_charts(own_rows(run.rows)),
+        "seed_charts": tables.seed_charts(own_rows(run.rows)),
         "legend": tuple(dict.fromkeys((*HARMFUL_ORDER, *SAFE_ORDER))),
         "min_clusters": MIN_CLUSTERS,
         "choice": choice,

@@ -18,7 +18,7 @@ from videosafety.report.alarms import alarm_tables
 from videosafety.report.collect import read_rows
 from videosafety.report.curves import read_curves, training_table
 from videosafety.report.headline import DROPS, MEASURES, drop
-from videosafety.report.rows import Setting, by_seed, interval, of, percent, pooled, settings
+from videosafety.report.rows import Setting, by_seed, interval, of, parts, percent, pooled, settings, whole
 
 
 def markdown(rows: Sequence[SummaryRow]) -> str:
@@ -48,10 +48,12 @@ def figures_markdown(folder: Path) -> str:
     Raises:
         RecordError: a row does not load.
     """
+    compared = read_rows(folder / "ablations.json", AblationRow)
     tables = [
         *alarm_tables(read_rows(folder / "alarms.json", AlarmRow)),
         ability_table(read_rows(folder / "ability.json", AblationRow)),
-        ablation_table(read_rows(folder / "ablations.json", AblationRow)),
+        ablation_table(whole(compared)),
+        ablation_table(parts(compared), title="Each variant, on the rows of their own"),
         training_table(read_curves(folder)),
     ]
     return "\n\n".join(table_markdown(table) for table in tables if table.rows)

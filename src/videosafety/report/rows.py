@@ -5,7 +5,7 @@ Example:
     ('93.1', '–')
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeVar
 
 from videosafety.core.metrics import SummaryRow, find
@@ -23,7 +23,16 @@ class OfBenchmark(Protocol):
         """Name, after a colon the split."""
 
 
+class OfModel(OfBenchmark, Protocol):
+    """Any row about a model or about a variant of one (``toy-small/no_atc``)."""
+
+    @property
+    def model(self) -> str:
+        """Name, after a stroke the variant."""
+
+
 B = TypeVar("B", bound=OfBenchmark)
+R = TypeVar("R", bound=OfModel)
 
 
 class Setting(NamedTuple):
@@ -51,18 +60,49 @@ def arm_rank(arm: str) -> tuple[int, str]:
     return ARMS_FIRST.index(arm) if arm in ARMS_FIRST else len(ARMS_FIRST), arm
 
 
-def main_rows(rows: Iterable[B]) -> list[B]:
+def whole(rows: Iterable[B]) -> list[B]:
     """The rows of whole benchmarks: without splits (``toy:held_out``), unless splits are all that a benchmark has."""
     known = list(rows)
-    whole = {row.benchmark for row in known if ":" not in row.benchmark}
-    return [row for row in known if ":" not in row.benchmark or row.benchmark.partition(":")[0] not in whole]
+    names = {row.benchmark for row in known if ":" not in row.benchmark}
+    return [row for row in known if ":" not in row.benchmark or row.benchmark.partition(":")[0] not in names]
 
 
-def split_rows(rows: Iterable[B]) -> list[B]:
-    """The rows of their own: splits of a benchmark that has more than splits."""
+def parts(rows: Iterable[B]) -> list[B]:
+    """The rows of splits of a benchmark that has more than splits."""
     known = list(rows)
-    main = {row.benchmark for row in main_rows(known)}
-    return [row for row in known if row.benchmark not in main]
+    names = {row.benchmark for row in whole(known)}
+    return [row for row in known if row.benchmark not in names]
+
+
+def is_variant(model: str, models: Collection[str]) -> bool:
+    """Whether a model is a variant of another that is there too; ``owner/name`` alone is no variant."""
+    return "/" in model and model.rpartition("/")[0] in models
+
+
+def main_rows(rows: Iterable[R]) -> list[R]:
+    """The rows of whole benchmarks, variants left out."""
+    return whole(_of_models(rows, variants=False))
+
+
+def split_rows(rows: Iterable[R]) -> list[R]:
+    """The rows of their own: splits of a benchmark that has more than splits, variants left out."""
+    return parts(_of_models(rows, variants=False))
+
+
+def variant_rows(rows: Iterable[R]) -> list[R]:
+    """The rows of variants on whole benchmarks."""
+    return whole(_of_models(rows, variants=True))
+
+
+def own_rows(rows: Iterable[R]) -> list[R]:
+    """All rows but those of variants."""
+    return _of_models(rows, variants=False)
+
+
+def _of_models(rows: Iterable[R], *, variants: bool) -> list[R]:
+    known = list(rows)
+    models = {row.model for row in known}
+    return [row for row in known if is_variant(row.model, models) == variants]
 
 
 def of(rows: Iterable[SummaryRow], setting: Setting) -> list[SummaryRow]:

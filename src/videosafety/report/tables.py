@@ -21,7 +21,18 @@ from videosafety.html.table import Cell, Column, Table
 from videosafety.html.text import Scalar
 from videosafety.report.collect import Evaluation, Stage
 from videosafety.report.headline import MEASURES, OWN_SUBSETS
-from videosafety.report.rows import Setting, arm_rank, by_seed, interval, of, percent, pooled, settings, too_small
+from videosafety.report.rows import (
+    Setting,
+    arm_rank,
+    by_seed,
+    interval,
+    is_variant,
+    of,
+    percent,
+    pooled,
+    settings,
+    too_small,
+)
 from videosafety.report.select import Choice
 
 ROW_FIELDS = tuple(SummaryRow.model_fields)
@@ -203,8 +214,11 @@ def bounds_table(rows: Sequence[SummaryRow]) -> Table:
 def account_table(evaluations: Iterable[Evaluation]) -> Table:
     """Items by what kept them from a verdict: (evaluation, where, reason, items); nothing is dropped silently."""
     counts: Counter[tuple[str, str, str]] = Counter()
-    for e in evaluations:
-        about = " · ".join(str(p) for p in (e.info.stage, e.info.benchmark, _seed_name(e.info.seed)) if p)
+    known = list(evaluations)
+    models = {e.info.model for e in known}
+    for e in known:
+        variant = e.info.model.rpartition("/")[2] if is_variant(e.info.model, models) else ""
+        about = " · ".join(str(p) for p in (variant, e.info.stage, e.info.benchmark, _seed_name(e.info.seed)) if p)
         counts.update((about, f"media {m.state}", m.fault or "no reason given") for m in e.damaged)
         unscored = (v for v in e.verdicts if v.outcome is Outcome.UNSCORED)
         counts.update((about, f"unscored · {v.arm} · {v.judge}", v.reason) for v in unscored)
