@@ -6,9 +6,9 @@ same cases): variance = variance between seed means / S + variance between clust
 Satterthwaite's degrees of freedom; ``p`` belongs to the same statistic, and Holm's (1979) correction runs over the rows
 of a benchmark and judge. Measured by simulation with 5 seeds and 50 clusters, coverage is 0.96 to 0.99 whatever the
 share of the seeds in the noise; the percentile bootstrap over seeds and clusters falls to 0.88 where seeds matter,
-because 5 runs redrawn understate the variance between runs. Differences by seed and cluster are correlated within a seed, so flipping
-their signs one by one would call any two training runs different; the only exact sign flip flips whole seeds. It is
-given as ``p_flip`` and cannot fall below 2 / 2^S: with 5 seeds never below 0.0625.
+because 5 runs redrawn understate the variance between runs. Differences by seed and cluster are correlated within a
+seed, so flipping their signs one by one would call any two training runs different; the only exact sign flip flips
+whole seeds. It is given as ``p_flip`` and cannot fall below 2 / 2^S: with 5 seeds never below 0.0625.
 
 Where fewer than ``MIN_INFORMATIVE_CLUSTERS`` clusters differ, or all but so few differ wholly (always against never),
 their variance cannot be estimated: the interval is then at least that of gains minus losses, each by Wilson on the

@@ -63,7 +63,7 @@ def ablation_table(
     """One row for each variant and measure: both values, the difference, p, and the verdict."""
     note = (
         "Percent, paired by seed, item and arm; differences in points, 95 % intervals over training runs and clips. "
-        "p by Holm over the rows of a benchmark; below it the exact sign flip of whole seeds, which with 5 seeds cannot "
+        "p by Holm over a benchmark's rows; below it the exact sign flip of whole seeds, which with 5 seeds cannot "
         "fall below 0.0625. Fewer than 5 seeds: no p, and an interval over clips alone."
     )
     return _table(name, title, rows, note=note, with_p=True)
