@@ -148,12 +148,26 @@ class Chain:
             return (safety,)
         return safety, Source(name="general", path=str(self.lessons / GENERAL), labels="none")
 
-    def answerings(self, seed: int) -> list[Answering]:
-        """The evaluations: of the base and after every stage; of a variant only at its end."""
-        stages = self.recipe.defend.stages
+    def stage(self, level: int) -> str:
+        """What the checkpoint of a level is called: ``base`` for −1, and −2 is the last one."""
+        named = (BASE, *self.recipe.defend.stages)
+        return named[-1] if level == -2 else named[level + 1]
+
+    @property
+    def stages_asked(self) -> list[str]:
+        """After which stages it is evaluated: after every one, or a variant only at its end."""
         every = self.name == MAIN and self.recipe.evaluate.after == "every_stage"
-        levels = range(-1, len(stages)) if every else [len(stages) - 1]
-        return [] if self._manifest is None else [self._answering(level, seed) for level in levels]
+        return [self.stage(level) for level in self._levels] if every else [self.stage(-2)]
+
+    @property
+    def _levels(self) -> range:
+        return range(-1, len(self.recipe.defend.stages))
+
+    def answerings(self, seed: int) -> list[Answering]:
+        """The evaluations of a seed, in the order of the stages."""
+        if self._manifest is None:
+            return []
+        return [self.answering(level, seed) for level in self._levels if self.stage(level) in self.stages_asked]
 
     @property
     def _manifest(self) -> Path | None:
@@ -162,8 +176,9 @@ class Chain:
             return self.folder / "benchmark" / MANIFEST
         return None if own.benchmark is None else Path(own.benchmark)
 
-    def _answering(self, level: int, seed: int) -> Answering:
-        recipe, stage = self.recipe, BASE if level < 0 else self.recipe.defend.stages[level]
+    def answering(self, level: int, seed: int) -> Answering:
+        """The evaluation after one level."""
+        recipe, stage = self.recipe, self.stage(level)
         called = f"{stage}-seed-{seed}" if self.name == MAIN else f"{self.name}-{stage}-seed-{seed}"
         toy = recipe.data is None
         assert self._manifest is not None
@@ -217,13 +232,23 @@ def answer_step(answering: Answering, quiet: bool, report: Report) -> None:
 
 
 def compare_variants(folder: Path, chains: Sequence[Chain], *, seeds: Sequence[int]) -> None:
-    """``ablations.json``: every variant against the recipe itself, each at its end; no file where there is none."""
+    """``ablations.json``: every variant against the recipe itself after the same stage; no file where there is none.
+
+    Variants that end after the same stage are one family of comparisons for Holm's correction.
+    """
     file = folder / ABLATIONS
-    if len(chains) < 2:
+    main, *variants = chains
+    if not variants:
         file.unlink(missing_ok=True)
         return
-    items = [item for chain in chains for seed in seeds
-             for item in scored_items(chain.answerings(seed)[-1].out)]  # fmt: skip
-    main, *variants = [chain.model for chain in chains]
-    rows = compare(items, reference=main, variants=variants, key=by_model)
+    rows = []
+    for level in range(-1, len(main.recipe.defend.stages)):
+        stage = main.stage(level)
+        some = [chain for chain in variants if chain.stage(-2) == stage]
+        if not some or stage not in main.stages_asked:
+            continue
+        asked = [main.answering(level, seed) for seed in seeds]
+        asked += [chain.answerings(seed)[-1] for chain in some for seed in seeds]
+        items = [item for one in asked for item in scored_items(one.out)]
+        rows += compare(items, reference=main.model, variants=[chain.model for chain in some], key=by_model)
     write_json(file, [row.model_dump(mode="json") for row in rows])

@@ -33,7 +33,7 @@ from videosafety.video.write import write_mp4
 SAFETY, GENERAL = "safety.jsonl", "general.jsonl"  # rows with labels, rows without
 TRAINING_SEED = 3000  # apart from the benchmark's seeds
 GROUPS = ("HH", "SH", "composed", "HS", "SS", "text_harmful", "text_safe")
-SHARES = {"HH": 0.12, "SH": 0.12, "composed": 0.14, "HS": 0.22, "SS": 0.26, "text_harmful": 0.06, "text_safe": 0.08}
+SHARES = {"HH": 0.10, "SH": 0.10, "composed": 0.12, "HS": 0.26, "SS": 0.30, "text_harmful": 0.05, "text_safe": 0.07}
 NOTHING_SHOWN_SHARE = 0.2  # of the clips of SH and SS that may show nothing
 
 
@@ -122,7 +122,7 @@ def _subject(
     if group == "text_safe":
         act = Act.RECIPE if rng.random() < 0.7 else Act.LETTERS
         return act, pick(rng, good if act is Act.RECIPE else [*bad, *good]), None
-    acts = [Act.RECIPE, Act.NAME, Act.COLOUR, Act.LETTERS] + ([Act.SHOWN] * 2 if group == "SS" else [])
+    acts = [Act.RECIPE, Act.RECIPE, Act.NAME, Act.COLOUR, Act.LETTERS] + ([Act.SHOWN] * 2 if group == "SS" else [])
     act = pick(rng, acts)
     shown = pick(rng, bad if group == "HS" else good)
     if group == "SS" and act not in (Act.NAME, Act.SHOWN) and nothing:
