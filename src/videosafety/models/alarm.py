@@ -28,13 +28,11 @@ from tokenizers import AddedToken
 from torch import Tensor
 from transformers import PreTrainedModel, ProcessorMixin
 
+from videosafety.core.alarm import FORMAT, MODALITIES, SIDECAR, TOKENS, Modality
 from videosafety.core.errors import CheckpointError
-from videosafety.models.placement import ALARMS, MODALITIES, Modality, place, placed
+from videosafety.models.placement import place, placed
 
-VERDICTS = tuple(f"<|{modality}_{verdict}|>" for modality in MODALITIES for verdict in ("harmful", "safe"))
-TOKENS = (*ALARMS.values(), *VERDICTS)
-SIDECAR = "alarm_heads.safetensors"
-FORMAT = "1"
+ROUNDING = 2.0**-8  # of a bf16 number, relative
 
 Init = Literal["zero", "mean"]
 
@@ -138,22 +136,30 @@ def add_alarms(
     return Alarm((ids[0], ids[1]), pairs, zeros, torch.zeros(len(MODALITIES)), tuple(modalities))
 
 
+def taken_ids(tokenizer: Any) -> list[int]:
+    """Ids of those of the six tokens that a tokenizer has, whether or not there is a sidecar."""
+    return [int(id_) for id_, token in tokenizer.added_tokens_decoder.items() if token.content in TOKENS]
+
+
 def set_template(processor: ProcessorMixin, modalities: Sequence[Modality]) -> None:
     """Let the processor and its tokenizer place these alarms.
 
     Raises:
-        CheckpointError: neither has a chat template.
+        CheckpointError: neither has a chat template, or one has several by name.
     """
     owners = [one for one in (processor, cast(Any, processor).tokenizer) if getattr(one, "chat_template", None)]
     if not owners:
         raise CheckpointError("the checkpoint has no chat template", fix="add its family's chat_template.jinja")
+    if not all(isinstance(one.chat_template, str) for one in owners):
+        raise CheckpointError("the checkpoint has several chat templates", fix="keep the one that shows clips")
     for owner in owners:
         owner.chat_template = place(cast(str, owner.chat_template), modalities)
 
 
 def write_sidecar(alarm: Alarm, folder: Path) -> None:
     """``alarm_heads.safetensors``: the heads, and what else ``read_sidecar`` needs as metadata."""
-    metadata = {"format": FORMAT, "scale": "" if alarm.scale is None else repr(alarm.scale), "measured": alarm.measured}
+    metadata = {"format": FORMAT, "scale": "" if alarm.scale is None else repr(alarm.scale),
+                "modalities": " ".join(alarm.modalities), "measured": alarm.measured}  # fmt: skip
     tensors = {"weight": alarm.weight_AH.float().contiguous().cpu(), "bias": alarm.bias_A.float().contiguous().cpu()}
     safetensors.torch.save_file(tensors, folder / SIDECAR, metadata)
 
@@ -162,7 +168,7 @@ def read_sidecar(folder: Path, *, tokenizer: Any, template: str, hidden_size: in
     """The alarm of a checkpoint folder; None for a checkpoint without one.
 
     Raises:
-        CheckpointError: the sidecar is damaged or belongs to another checkpoint.
+        CheckpointError: the sidecar is damaged, or its heads do not fit this checkpoint. See also ``check_rows``.
     """
     file = folder / SIDECAR
     if not file.is_file():
@@ -188,3 +194,22 @@ def read_sidecar(folder: Path, *, tokenizer: Any, template: str, hidden_size: in
     ids = [int(vocabulary[token]) for token in TOKENS]
     pairs = ((ids[2], ids[3]), (ids[4], ids[5]))
     return Alarm((ids[0], ids[1]), pairs, weight, bias, placed(template), scale, metadata.get("measured", "{}"))
+
+
+def check_rows(alarm: Alarm, head_VH: Tensor, *, where: str) -> None:
+    """Refuse a sidecar whose heads are not what the verdict rows of the LM head say: it was saved with other weights.
+
+    Rows that went through bf16 may differ from the heads by its rounding, so a foreign sidecar is found unless its
+    heads lie within that.
+
+    Raises:
+        CheckpointError: they differ by more.
+    """
+    if alarm.scale is None:
+        return
+    for (harmful, safe), weight_H in zip(alarm.verdict_ids, alarm.weight_AH, strict=True):
+        one_H, other_H = (head_VH.detach()[i].float().cpu() for i in (harmful, safe))
+        rounding = ROUNDING * torch.linalg.vector_norm(one_H.abs() + other_H.abs())
+        if torch.linalg.vector_norm(one_H - other_H - alarm.scale * weight_H) > rounding + 1e-6:
+            raise CheckpointError("the sidecar was saved with other weights", where=f"{where}/{SIDECAR}",
+                                  fix="copy the sidecar that was saved with this checkpoint")  # fmt: skip

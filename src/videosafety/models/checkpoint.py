@@ -1,8 +1,8 @@
 """Load and save ordinary checkpoints: from a local folder or a hub id, safetensors only, remote code only by a flag.
 
 What is saved loads with the family's own class and nothing of ours; a checkpoint with alarms has one more file, the
-sidecar (models/alarm.py). The fingerprint is a hash over the checkpoint's
-files, so that results can be tied to the weights that made them.
+sidecar (models/alarm.py). The fingerprint is a hash over the checkpoint's files, so that results can be tied to the
+weights that made them.
 
 Example:
     >>> checkpoint = load("runs/demo/base")                                     # doctest: +SKIP
@@ -22,7 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from videosafety.core.errors import CheckpointError, InputError
 from videosafety.core.folder import write_folder
-from videosafety.models.alarm import Alarm, read_sidecar, write_sidecar
+from videosafety.models.alarm import Alarm, check_rows, read_sidecar, write_sidecar
 from videosafety.models.family import Family, Message
 from videosafety.models.registry import family_of
 
@@ -61,7 +61,8 @@ def load(
     """Load a checkpoint from a local folder or a hub id.
 
     Raises:
-        CheckpointError: no such folder or id, unknown family, damaged or missing weights, template or safetensors.
+        CheckpointError: no such folder or id, unknown family, damaged or missing weights, template or safetensors, a
+            sidecar that is damaged or was saved with other weights.
         InputError: the device cannot be used.
     """
     folder = resolve(path)
@@ -94,6 +95,8 @@ def load(
     model.to(device).eval()
     alarm = read_sidecar(Path(folder), tokenizer=cast(Any, processor).tokenizer, template=_template(processor),
                          hidden_size=model.get_output_embeddings().weight.shape[1])  # fmt: skip
+    if alarm is not None:
+        check_rows(alarm, model.get_output_embeddings().weight, where=path)
     return Checkpoint(path, family, model, processor, fingerprint(Path(folder)), alarm)
 
 
@@ -144,12 +147,22 @@ def save(checkpoint: Checkpoint, folder: Path) -> Path:
     return save_model(checkpoint.model, checkpoint.processor, folder, alarm=checkpoint.alarm)
 
 
-def save_model(model: PreTrainedModel, processor: ProcessorMixin, folder: Path, *, alarm: Alarm | None = None) -> Path:
-    """Write to a folder beside ``folder``, then rename: a crash leaves either the old checkpoint or the new one."""
+def save_model(
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
+    folder: Path,
+    *,
+    alarm: Alarm | None = None,
+    max_shard_size: str = "5GB",
+) -> Path:
+    """Write to a folder beside ``folder``, then rename: a crash leaves either the old checkpoint or the new one.
+
+    Weights over ``max_shard_size`` are split into several safetensors files and an index.
+    """
     transformers_logging.disable_progress_bar()
 
     def fill(part: Path) -> None:
-        model.save_pretrained(part)
+        model.save_pretrained(part, max_shard_size=max_shard_size)
         processor.save_pretrained(part)
         if alarm is not None:
             write_sidecar(alarm, part)

@@ -19,7 +19,7 @@ import torch
 from transformers import GenerationConfig, PreTrainedModel
 
 from videosafety.core.records import StopReason
-from videosafety.models.alarm import Alarm
+from videosafety.models.alarm import Alarm, taken_ids
 from videosafety.models.checkpoint import Checkpoint
 from videosafety.models.family import Conversation, collate
 
@@ -70,7 +70,7 @@ def _generate_batch(checkpoint: Checkpoint, batch: dict[str, torch.Tensor], max_
     own = model.generation_config
     ends = own.eos_token_id if own is not None else None
     alarm = checkpoint.alarm
-    never = checkpoint.family.vision_token_ids(model) + (alarm.all_ids if alarm is not None else [])
+    never = checkpoint.family.vision_token_ids(model) + taken_ids(checkpoint.tokenizer)
     model.generation_config = GenerationConfig(
         max_new_tokens=max_new_tokens, do_sample=False, num_beams=1, eos_token_id=ends,
         pad_token_id=checkpoint.tokenizer.pad_token_id, suppress_tokens=never,

@@ -4,7 +4,8 @@ Paper section 4.2: the visual alarm directly after the last visual token, the te
 turn. How we differ: the rule is a preamble of the chat template, in Jinja, that rewrites ``messages`` before the
 family's own template reads them. Training, evaluation and any server render the same prompt; text-only prompts carry
 both alarms (visual first) at the end of the last user turn; a long conversation has one of each, not one per turn. What
-a family writes right after a clip (an end mark, a line break) stays between the clip and its alarm.
+a family writes right after a clip (an end mark, a line break) stays between the clip and its alarm. An alarm joins the
+words beside it, because some templates (LLaVA-OneVision) write a line break before each part of words.
 
 Example:
     >>> template = place("{% for m in messages %}{{ m['content'] }}{% endfor %}", ("visual", "textual"))
@@ -14,14 +15,12 @@ Example:
 
 import re
 from collections.abc import Sequence
-from typing import Literal
 
-Modality = Literal["visual", "textual"]
-MODALITIES: tuple[Modality, ...] = ("visual", "textual")
-ALARMS = {modality: f"<|{modality}_alarm|>" for modality in MODALITIES}
-VISION = "['image', 'image_url', 'video', 'video_url', 'input_image', 'input_video']"
+from videosafety.core.alarm import ALARMS, MEDIA_TYPES, MODALITIES, Modality
 
-_START, _END = "{#- videosafety alarms: ", "{#- videosafety alarms end +#}"
+_START = "{#- videosafety alarms: "
+_END = "{#- videosafety alarms end #}\n"  # templates are compiled with trim_blocks: the line break is no output
+_END_MARK = re.compile(r"\{#- videosafety alarms end \+?#\}\n?")
 _PREAMBLE = """{%- set alarm = namespace(turns=[], user=-1, clip=-1, part=-1) -%}
 {%- for message in messages -%}
   {%- set turn = loop.index0 -%}
@@ -42,14 +41,18 @@ _PREAMBLE = """{%- set alarm = namespace(turns=[], user=-1, clip=-1, part=-1) -%
   {%- elif message['content'] is string -%}
     {%- set alarm.turns = alarm.turns + [dict(message, content=message['content'] ~ tail)] -%}
   {%- else -%}
-    {%- set told = namespace(parts=[]) -%}
+    {%- set told = namespace(parts=[], due='' if message['content'] else tail) -%}
     {%- for part in message['content'] or [] -%}
-      {%- set told.parts = told.parts + [part] -%}
-      {%- if 'VISUAL' and turn == alarm.clip and loop.index0 == alarm.part -%}
-        {%- set told.parts = told.parts + [{'type': 'text', 'text': 'VISUAL'}] -%}
+      {%- set after = tail if loop.last else '' -%}
+      {%- if part['type'] == 'text' and (told.due or after) -%}
+        {%- set told.parts = told.parts + [dict(part, text=told.due ~ part['text'] ~ after)] -%}
+        {%- set after = '' -%}
+      {%- else -%}
+        {%- set told.parts = told.parts + ([{'type': 'text', 'text': told.due}] if told.due else []) + [part] -%}
       {%- endif -%}
+      {%- set told.due = ('VISUAL' if turn == alarm.clip and loop.index0 == alarm.part else '') ~ after -%}
     {%- endfor -%}
-    {%- if tail -%}{%- set told.parts = told.parts + [{'type': 'text', 'text': tail}] -%}{%- endif -%}
+    {%- if told.due -%}{%- set told.parts = told.parts + [{'type': 'text', 'text': told.due}] -%}{%- endif -%}
     {%- set alarm.turns = alarm.turns + [dict(message, content=told.parts)] -%}
   {%- endif -%}
 {%- endfor -%}
@@ -60,14 +63,14 @@ _PREAMBLE = """{%- set alarm = namespace(turns=[], user=-1, clip=-1, part=-1) -%
 def place(template: str, modalities: Sequence[Modality]) -> str:
     """A chat template that places these alarms; one that already places some is made anew."""
     words = {m: ALARMS[m] if m in modalities else "" for m in MODALITIES}
-    preamble = _PREAMBLE.replace("VISION", VISION).replace("VISUAL", words["visual"]).replace(
+    preamble = _PREAMBLE.replace("VISION", str(list(MEDIA_TYPES))).replace("VISUAL", words["visual"]).replace(
         "TEXTUAL", words["textual"])  # fmt: skip
     return f"{_START}{' '.join(modalities)} -#}}\n{preamble}{_END}{remove(template)}"
 
 
 def remove(template: str) -> str:
     """The family's own template."""
-    return template.partition(_END)[2] if template.startswith(_START) else template
+    return _END_MARK.split(template, maxsplit=1)[1] if template.startswith(_START) else template
 
 
 def placed(template: str) -> tuple[Modality, ...]:

@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 from transformers import PreTrainedModel
 
+from videosafety.core.alarm import MODALITIES
 from videosafety.models.alarm import Alarm, alarm_positions, read_heads
-from videosafety.models.placement import MODALITIES
 
 
 class AlarmModel(nn.Module):
