@@ -7,6 +7,7 @@
     │   └── MediaError          a media file cannot be used; carries a typed ``fault``
     ├── CheckpointError         a checkpoint cannot be read or written                                exit 2
     ├── DependencyError         an optional package is missing; names the install line                exit 2
+    ├── ServerError             a model server cannot be reached, or its answer makes no sense        exit 2
     └── StorageError            the disk is full or refuses                                           exit 2
 
 Example:
@@ -87,6 +88,10 @@ class CheckpointError(VideoSafetyError):
 
 class DependencyError(VideoSafetyError):
     """An optional package is missing."""
+
+
+class ServerError(VideoSafetyError):
+    """A model server cannot be reached, or its answer makes no sense."""
 
 
 class StorageError(VideoSafetyError):
