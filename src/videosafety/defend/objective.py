@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from videosafety.defend.losses import Counts, Sums, alarm_loss, answer_loss
+from videosafety.defend.lora import ADAPTER
+from videosafety.defend.losses import Sums, alarm_loss, answer_loss
 from videosafety.defend.rows import ALARM_TARGETS, FAULTS
 from videosafety.models.family import IGNORE
 from videosafety.models.wrapped import AlarmModel
@@ -31,6 +32,15 @@ class Objective(nn.Module):
         super().__init__()
         self.wrapped = wrapped
 
+    def shard_by(self, decoder: nn.Module) -> None:
+        """Let FSDP gather the decoder layer by layer and all else at once.
+
+        A batch without pictures never enters the vision tower: units of its own there would wait for ever for the
+        processes that do.
+        """
+        stacks = [module for module in decoder.modules() if isinstance(module, nn.ModuleList)]
+        self._no_split_modules = sorted({type(layer).__name__ for layer in max(stacks, key=len)}) if stacks else []
+
     def forward(self, batch: Mapping[str, Any]) -> Sums:
         """Sums over the answer tokens and over the labelled samples of this batch."""
         inputs = {name: value for name, value in batch.items() if name not in NOT_INPUTS}
@@ -43,22 +53,24 @@ class Objective(nn.Module):
         return Sums(answer, visual, textual)
 
 
-def count(batch: Mapping[str, Any]) -> Counts:
-    """Answer tokens and labelled samples of a batch, on the CPU."""
-    labelled_A = (~batch[ALARM_TARGETS].isnan()).sum(dim=0)
-    return Counts(float((batch["labels"][:, 1:] != IGNORE).sum()), float(labelled_A[0]), float(labelled_A[1]))
+def count(batch: Mapping[str, Any]) -> Tensor:
+    """(3,) the ``Counts`` of a batch on its device: answer tokens, samples with a visual and with a textual label."""
+    visual, textual = (~batch[ALARM_TARGETS].isnan()).sum(dim=0).float()
+    return torch.stack([(batch["labels"][:, 1:] != IGNORE).sum().float(), visual, textual])
 
 
 def trainable(
-    objective: Objective, vision: Sequence[nn.Module], *, parts: Sequence[str]
+    objective: Objective, language: Sequence[nn.Module], *, parts: Sequence[str]
 ) -> dict[str, list[nn.Parameter]]:
     """Freeze all but ``parts`` of (llm, alarms, heads); returns the parameters of each part that is trained.
 
-    The vision tower and all that projects its output are always frozen.
+    ``language`` are the decoder and the LM head; where they hold adapters, those alone are trained. All else (the
+    vision tower, what projects its output, learnt separators of pictures) is always frozen.
     """
     wrapped = objective.wrapped
-    frozen = {id(p) for module in vision for p in module.parameters()}
-    found: dict[str, list[nn.Parameter]] = {"llm": [p for p in wrapped.model.parameters() if id(p) not in frozen]}
+    named = [pair for module in language for pair in module.named_parameters()]
+    adapters = [p for name, p in named if ADAPTER in name]
+    found: dict[str, list[nn.Parameter]] = {"llm": adapters or list({id(p): p for _, p in named}.values())}
     if wrapped.alarm is not None:
         found |= {"alarms": [wrapped.rows_AH], "heads": [wrapped.head_weight_AH, wrapped.head_bias_A]}
     for parameter in objective.parameters():

@@ -68,14 +68,18 @@ class Rows(Dataset[Row]):
     def __getitem__(self, index: int) -> Row:
         example = self.examples[index]
         family, processor = self.checkpoint.family, self.checkpoint.processor
+        target = example.target(structured=self.structured)
         try:
             conversation = tuple(Message(t.role, (*map(self._load, t.media), t.text)) for t in example.turns)
+            return Row(family.encode(processor, conversation, target=target), targets_of(example), example.id)
         except MediaError as error:
-            lost: Conversation = (Message("user", (LOST,)),)
-            nothing = (math.nan, math.nan)
-            return Row(family.encode(processor, lost), nothing, example.id, f"{error.fault}: {error.what}")
-        target = example.target(structured=self.structured)
-        return Row(family.encode(processor, conversation, target=target), targets_of(example), example.id)
+            return self.blank(example.id, f"{error.fault}: {error.what}")
+
+    def blank(self, id_: str = "", fault: str | None = None) -> Row:
+        """A row that adds nothing to any loss: it keeps the place of a lost one, or fills up the last batch."""
+        nothing: Conversation = (Message("user", (LOST,)),)
+        encoded = self.checkpoint.family.encode(self.checkpoint.processor, nothing)
+        return Row(encoded, (math.nan, math.nan), id_, fault)
 
     def _load(self, media: Video | Image) -> Clip | Picture:
         path = self.root / media.path

@@ -12,9 +12,11 @@ Example:
     PosixPath('runs/a/at_sft')
 """
 
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,16 +24,20 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from accelerate import PartialState
+from torch import Tensor, nn
 
+from videosafety.core.errors import VideoSafetyError
 from videosafety.core.example import Example
 from videosafety.core.jsonl import read_json
 from videosafety.core.recipe import fingerprint
 from videosafety.core.store import write_json, write_text
+from videosafety.defend.lora import add_adapters
 from videosafety.defend.objective import NOT_INPUTS, Objective, movement, trainable
+from videosafety.defend.resume import claim
 from videosafety.defend.rows import Rows
 from videosafety.defend.stage import Stage, StageConfig
-from videosafety.defend.trainer import OnStep, SafetyTrainer
+from videosafety.defend.trainer import OnStep, SafetyTrainer, arguments, memory_errors
 from videosafety.models.alarm import Alarm, add_alarms, set_template
 from videosafety.models.checkpoint import Checkpoint, load, save_model
 from videosafety.models.fold import fold, observe, suppress
@@ -85,53 +91,85 @@ def train_stage(
         InputError: weights that are not fp32, a batch that does not divide, too many rows lost while training.
         StorageError: the disk is full.
     """
-    identity = fingerprint(config) + f"-{seed}-{len(examples)}"
     if (out / TRAINING).is_file():
         return Trained(out, read_json(out / TRAINING))
     work = out.with_name(f"{out.name}.work")
-    work.mkdir(parents=True, exist_ok=True)
-    _claim(work, {"stage": stage, "identity": identity, "base": base})
-    checkpoint = load(base, dtype=torch.float32, attention=attention, device=_device())
+    args = arguments(config, work=work, seed=seed)
+    claim(work, {"stage": stage, "base": base, "config": fingerprint(config), "seed": str(seed),
+                 "rows": rows_hash(examples, sampling)})  # fmt: skip
+    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+    def begin(device: str) -> Assembled:
+        checkpoint = load(base, dtype=torch.float32, attention=attention, device=device)
+        return assemble(checkpoint, config, seed=seed)
+
+    with memory_errors(work):
+        made = begin("cpu" if sharded else str(args.device))
+        rows = Rows(examples, checkpoint=made.checkpoint, structured=config.structured, sampling=sampling, cache=cache)
+        before = made.rows()
+        trainer = SafetyTrainer(made.objective, rows, config, args=args, parts=made.parts, on_step=on_step,
+                                order=order_of(len(examples), config, seed=seed))  # fmt: skip
+        trainer.train()
+        whole = trainer.whole_state()
+        if PartialState().is_main_process:
+            if whole is not None:
+                made = begin(str(args.device))
+                made.objective.load_state_dict(whole)
+            require_finite(made.parts, where=work)
+            rows.checkpoint = made.checkpoint
+            done = Done(trainer.state.global_step, trainer.state.log_history, trainer.faults)
+            _finish(made, rows, config, before, done, out=out, work=work,
+                    known={"stage": stage, "seed": seed, "base": base, "num_examples": len(examples)})  # fmt: skip
+    PartialState().wait_for_everyone()
+    return Trained(out, read_json(out / TRAINING))
+
+
+def rows_hash(examples: Sequence[Example], sampling: Sampling | None) -> str:
+    """16 hex digits over the rows and how their frames are taken: other rows are other work."""
+    total = hashlib.sha256(repr(sampling).encode())
+    for example in examples:
+        total.update(example.model_dump_json().encode() + b"\n")
+    return total.hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class Assembled:
+    """A checkpoint ready to be trained: wrapped, frozen but for its parts, with adapters where the recipe has them."""
+
+    checkpoint: Checkpoint
+    objective: Objective
+    parts: Mapping[str, list[nn.Parameter]]
+    merge: Callable[[], object]
+
+    @property
+    def wrapped(self) -> AlarmModel:
+        """The model with its alarms."""
+        return self.objective.wrapped
+
+    def rows(self) -> Tensor | None:
+        """A copy of the alarms' input vectors (A, H)."""
+        return None if self.wrapped.alarm is None else self.wrapped.rows_AH.detach().clone().cpu()
+
+
+def assemble(checkpoint: Checkpoint, config: StageConfig, *, seed: int) -> Assembled:
+    """Alarms, adapters and heads in place, everything else frozen. Equal seeds give equal weights in every process."""
     checkpoint = with_alarms(checkpoint, config)
     torch.manual_seed(seed)
-    wrapped = AlarmModel(checkpoint.model, checkpoint.alarm)
+    model, decoder = checkpoint.model, checkpoint.family.language_model(checkpoint.model)
+    merge: Callable[[], object] = (lambda: None) if config.lora is None else add_adapters(decoder, config.lora)
     if config.gradient_checkpointing:
-        checkpoint.model.gradient_checkpointing_enable({"use_reentrant": False})
-    objective = Objective(wrapped)
-    vision = checkpoint.family.vision_modules(checkpoint.model)
-    parts = trainable(objective, vision, parts=config.trains)
-    rows = Rows(examples, checkpoint=checkpoint, structured=config.structured, sampling=sampling, cache=cache)
-    order = order_of(len(examples), config, seed=seed)
-    before = {name: p.detach().clone() for name, p in objective.named_parameters() if name.startswith("wrapped.rows")}
-    trainer = SafetyTrainer(objective, rows, config, parts=parts, order=order, work=work, seed=seed, on_step=on_step)
-    trainer.train()
-    if config.gradient_checkpointing:
-        checkpoint.model.gradient_checkpointing_disable()
-    moved = {name.rpartition(".")[2]: [movement(a, b) for a, b in zip(start, dict(objective.named_parameters())[name],
-                                       strict=True)] for name, start in before.items()}  # fmt: skip
-    alarm = _folded(wrapped, rows, checkpoint, config)
-    info = {
-        "stage": stage, "seed": seed, "base": base, "config": config.model_dump(mode="json"),
-        "num_examples": len(examples), "num_steps": trainer.state.global_step, "alarm_rows": moved.get("rows_AH"),
-        "faults": trainer.faults, "fold": None if alarm is None else {"scale": alarm.scale, "measured": alarm.measured},
-    }  # fmt: skip
-    curve = [{key: log.get(key) for key in CURVE_KEYS} for log in trainer.state.log_history if "loss" in log]
-    _save(wrapped, checkpoint, alarm, out, info=info, curve=curve)
-    shutil.rmtree(work)
-    return Trained(out, info)
+        recompute = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        recompute({"use_reentrant": False})  # the second name is that of transformers before 5.20
+    objective = Objective(AlarmModel(model, checkpoint.alarm))
+    objective.shard_by(decoder)
+    head = cast(nn.Module, model.get_output_embeddings())
+    return Assembled(checkpoint, objective, trainable(objective, (decoder, head), parts=config.trains), merge)
 
 
-def _device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def _claim(work: Path, identity: Mapping[str, str]) -> None:
-    """Work of another configuration is put aside: it cannot be resumed."""
-    mark = work / "identity.json"
-    if mark.is_file() and read_json(mark) != dict(identity):
-        shutil.rmtree(work)
-        work.mkdir(parents=True)
-    write_json(mark, dict(identity))
+def require_finite(parts: Mapping[str, Sequence[Tensor]], *, where: Path) -> None:
+    """Raises VideoSafetyError: a trained weight is no number, so nothing may be saved."""
+    if not all(bool(p.isfinite().all()) for some in parts.values() for p in some):
+        raise VideoSafetyError("trained weights are no numbers", where=str(where), fix="lower the learning rates")
 
 
 def with_alarms(checkpoint: Checkpoint, config: StageConfig) -> Checkpoint:
@@ -159,7 +197,35 @@ def order_of(num_rows: int, config: StageConfig, *, seed: int) -> list[int]:
     return order[:num]
 
 
-def _folded(wrapped: AlarmModel, rows: Rows, checkpoint: Checkpoint, config: StageConfig) -> Alarm | None:
+@dataclass(frozen=True)
+class Done:
+    """What training left beside the weights."""
+
+    num_steps: int
+    logs: Sequence[Mapping[str, Any]]
+    faults: Mapping[str, str]
+
+
+def _finish(
+    made: Assembled, rows: Rows, config: StageConfig, before: Tensor | None, done: Done, *, out: Path, work: Path,
+    known: Mapping[str, Any],
+) -> None:  # fmt: skip
+    """Merge, fold and save; then the work folder goes."""
+    made.merge()
+    after = made.rows()
+    moved = None if before is None or after is None else [movement(a, b) for a, b in zip(before, after, strict=True)]
+    alarm = _folded(made.wrapped, rows, config)
+    info = {
+        **known, "config": config.model_dump(mode="json"), "num_steps": done.num_steps, "alarm_rows": moved,
+        "faults": dict(done.faults),
+        "fold": None if alarm is None else {"scale": alarm.scale, "measured": alarm.measured},
+    }  # fmt: skip
+    curve = [{key: log.get(key) for key in CURVE_KEYS} for log in done.logs if "loss" in log]
+    _save(made.wrapped, made.checkpoint, alarm, out, info=info, curve=curve, loggers=work / "runs")
+    shutil.rmtree(work)
+
+
+def _folded(wrapped: AlarmModel, rows: Rows, config: StageConfig) -> Alarm | None:
     if wrapped.alarm is None:
         return None
     wrapped.eval()
@@ -177,7 +243,7 @@ def _batches(rows: Rows, device: torch.device, size: int) -> Iterator[dict[str, 
 
 def _save(
     wrapped: AlarmModel, checkpoint: Checkpoint, alarm: Alarm | None, out: Path, *, info: Mapping[str, Any],
-    curve: Sequence[Mapping[str, Any]],
+    curve: Sequence[Mapping[str, Any]], loggers: Path,
 ) -> None:  # fmt: skip
     model = wrapped.unwrap()
     model.requires_grad_(True)
@@ -185,6 +251,8 @@ def _save(
     part = out.with_name(f"{out.name}.part")
     save_model(model, checkpoint.processor, part, alarm=alarm)
     write_text(part / CURVE, "".join(f"{json.dumps(row)}\n" for row in curve))
+    if loggers.is_dir():
+        shutil.copytree(loggers, part / loggers.name)
     write_json(part / TRAINING, dict(info))
     if out.exists():
         shutil.rmtree(out)

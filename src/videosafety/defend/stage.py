@@ -69,6 +69,8 @@ class StageConfig(Config):
     def _makes_sense(self) -> Self:
         if not self.trains:
             raise ValueError("trains names nothing")
+        if self.lora is not None and "llm" not in self.trains:
+            raise ValueError("lora adapts the language model: trains must name llm")
         if "heads" in self.trains and not (self.lambda_visual or self.lambda_textual):
             raise ValueError("heads are trained by the alarm loss alone: set lambda_visual or lambda_textual")
         if self.batch_size % self.micro_batch_size:

@@ -3,16 +3,15 @@
 What is ours: the loss is normalised by the answer tokens and labelled samples of the whole *global* batch (all
 micro-batches of all processes), so 1 × 8 examples and 8 × 1 give the same gradient; the language model, the alarm rows
 and the heads have their own rates; rows that lost their media are recorded; a checkpoint counts only once it is
-complete. Optimiser, precision, accumulation, DDP, FSDP2 and DeepSpeed are the Trainer's.
+complete. Optimiser, precision, accumulation, DDP, FSDP2 and DeepSpeed are the Trainer's. Only the first process writes.
 
 Example:
-    >>> SafetyTrainer(objective, rows, config, parts=parts, work=folder, seed=0).train()     # doctest: +SKIP
+    >>> SafetyTrainer(objective, rows, config, args=args, parts=parts, order=order).train()  # doctest: +SKIP
 """
 
 import contextlib
 import json
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,39 +19,43 @@ from typing import Any, cast
 
 import safetensors.torch
 import torch
-from torch import nn
+from accelerate import PartialState
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from videosafety.core.errors import InputError, VideoSafetyError
-from videosafety.core.store import write_json
+from videosafety.core.store import write_text
 from videosafety.defend.losses import Counts, Sums, total
+from videosafety.defend.needs import need
 from videosafety.defend.objective import Objective, count
+from videosafety.defend.resume import FAULT_ROWS, last_complete, mark_complete
 from videosafety.defend.rows import FAULTS, Row, Rows
 from videosafety.defend.stage import StageConfig
 
-COMPLETE = "complete"  # in a checkpoint that was written to its end
-FAULT_ROWS = "faults.jsonl"
 RATES = {"llm": "learning_rate", "alarms": "alarm_learning_rate", "heads": "head_learning_rate"}
 
 OnStep = Callable[[int, int, float], None]
 
 
 class Ordered(Dataset[Row]):
-    """Rows in the order in which a run sees them, all epochs in one list."""
+    """Rows in the order in which a run sees them, all epochs in one list; None is a row that adds nothing."""
 
-    def __init__(self, rows: Rows, order: Sequence[int]) -> None:
+    def __init__(self, rows: Rows, order: Sequence[int | None]) -> None:
         self.rows, self.order = rows, list(order)
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __getitem__(self, index: int) -> Row:
-        return self.rows[self.order[index]]
+        row = self.order[index]
+        return self.rows.blank() if row is None else self.rows[row]
 
 
 class SafetyTrainer(Trainer):
-    """A Trainer of an ``Objective``. ``train`` resumes from the last complete checkpoint in ``work``."""
+    """A Trainer of an ``Objective``. ``train`` resumes from the last complete checkpoint in ``args.output_dir``."""
 
     def __init__(
         self,
@@ -60,41 +63,38 @@ class SafetyTrainer(Trainer):
         rows: Rows,
         config: StageConfig,
         *,
+        args: TrainingArguments,
         parts: Mapping[str, list[nn.Parameter]],
         order: Sequence[int],
-        work: Path,
-        seed: int,
         on_step: OnStep = lambda step, total, loss: None,
     ) -> None:
         require_fp32(parts)
-        self.config, self.parts, self.work = config, parts, work
-        self._parts_of_log = torch.zeros(4)
-        self._started = time.monotonic()
-        self.faults: dict[str, str] = {}
-        super().__init__(
-            model=objective, args=arguments(config, work=work, seed=seed, num_rows=len(order)),
-            train_dataset=Ordered(rows, order), data_collator=rows.collate,
-            callbacks=[_Report(on_step), _Marker()],
-        )  # fmt: skip
+        self.config, self.parts, self.work = config, parts, Path(str(args.output_dir))
         self.num_rows = len(set(order))
+        self.faults: dict[str, str] = {}
+        self._parts_of_log, self._steps_of_log = torch.zeros(4), 0
+        self._started, self._spent_s = time.monotonic(), 0.0
+        at_once = args.per_device_train_batch_size * args.world_size
+        filled = [*order, *[None] * (-len(order) % at_once)]  # else accelerate fills up with the first rows again
+        super().__init__(
+            model=objective, args=args, train_dataset=Ordered(rows, filled), data_collator=rows.collate,
+            callbacks=[_Report(on_step), _Marker(self._require_finite)],
+        )  # fmt: skip
         self.remove_callback(PrinterCallback)  # it prints every log; the curve is in a file
+        if self.is_fsdp_enabled and args.bf16:  # accelerate would add gradients up in bf16, too
+            policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
+            self.accelerator.state.fsdp_plugin.mixed_precision_policy = policy
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         """AdamW with one group for each part, each with its own rate."""
         if self.optimizer is None:
             groups = [
                 {"params": parameters, "lr": getattr(self.config, RATES[part]), "name": part}
-                for part, parameters in self._live_parts(model).items()
+                for part, parameters in self.parts.items()
             ]
             kind, arguments_ = self.get_optimizer_cls_and_kwargs(self.args)
             self.optimizer = kind(groups, **{**arguments_, "weight_decay": self.config.weight_decay})
         return self.optimizer
-
-    def _live_parts(self, model: Any) -> dict[str, list[nn.Parameter]]:
-        """The parts as parameters of the model that is trained: sharding makes new ones, under the same names."""
-        name_of = {id(p): name for name, p in self._names.items()}
-        live = dict(cast(nn.Module, model or self.model).named_parameters())
-        return {part: [live[name_of[id(p)]] for p in some] for part, some in self.parts.items()}
 
     def get_batch_samples(
         self, epoch_iterator: Iterator[Any], num_batches: int, device: torch.device
@@ -104,12 +104,11 @@ class SafetyTrainer(Trainer):
         with contextlib.suppress(StopIteration):
             for _ in range(num_batches):
                 batches.append(next(epoch_iterator))
-        for batch in batches:
-            self._record(batch.pop(FAULTS))
-        counts = torch.tensor([count(batch) for batch in batches]).sum(dim=0).to(device)
-        if self.args.world_size > 1:
-            counts = self.accelerator.reduce(counts, reduction="sum")
-        return batches, counts
+        faults = [fault for batch in batches for fault in batch.pop(FAULTS)]
+        counts = torch.stack([count(batch) for batch in batches]).sum(dim=0).to(device)
+        self._record(faults)
+        self._steps_of_log += 1
+        return batches, self._summed(counts)
 
     def compute_loss(
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None, **_: Any
@@ -125,36 +124,60 @@ class SafetyTrainer(Trainer):
         return loss * self.args.world_size
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """The Trainer's log with the parts of the loss; a loss that is no number ends the run."""
+        """The Trainer's log with the parts of the loss, means over the steps since the last one."""
         if "loss" in logs:
-            steps = max(1, self.config.log_steps)
-            parts = self._parts_of_log
-            if self.args.world_size > 1:
-                parts = self.accelerator.reduce(parts, reduction="sum")
-            answer, visual, textual, tokens = (parts / steps).tolist()
+            self._require_finite()
+            answer, visual, textual, tokens = (self._summed(self._parts_of_log) / max(1, self._steps_of_log)).tolist()
             logs |= {"loss_answer": answer, "loss_visual": visual, "loss_textual": textual, "tokens": tokens}
-            logs["seconds"] = round(time.monotonic() - self._started, 3)
-            self._parts_of_log = torch.zeros(4)
-            if not math.isfinite(logs["loss"]):
-                raise VideoSafetyError(f"the loss is {logs['loss']} at step {self.state.global_step}",
-                                       where=str(self.work), fix="lower the learning rates")  # fmt: skip
+            logs["seconds"] = round(self._spent_s + time.monotonic() - self._started, 3)
+            self._parts_of_log, self._steps_of_log = torch.zeros(4), 0
         super().log(logs, start_time)
 
+    def _require_finite(self) -> None:
+        """A loss that is no number ends the run before anything of it is saved, in all processes at once."""
+        if not self._summed(self._parts_of_log).isfinite().all():
+            raise VideoSafetyError(f"the loss is no number at step {self.state.global_step}", where=str(self.work),
+                                   fix="lower the learning rates")  # fmt: skip
+
+    def _summed(self, values: Tensor) -> Tensor:
+        """Over all processes."""
+        if self.args.world_size == 1:
+            return values
+        return cast(Tensor, self.accelerator.reduce(values.to(self.args.device), reduction="sum"))
+
     def _record(self, faults: Sequence[tuple[str, str]]) -> None:
-        for id_, what in faults:
+        found: list[tuple[str, str]] = list(faults)
+        if self.args.world_size > 1 and float(self._summed(torch.tensor(float(len(faults))))):
+            found = gather_object(found)
+        for id_, what in found:
             if id_ in self.faults:
                 continue
             self.faults[id_] = what
-            with (self.work / FAULT_ROWS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"id": id_, "fault": what, "step": self.state.global_step}) + "\n")
+            if self.is_world_process_zero():
+                with (self.work / FAULT_ROWS).open("a", encoding="utf-8") as file:
+                    file.write(json.dumps({"id": id_, "fault": what, "step": self.state.global_step}) + "\n")
         if len(self.faults) > max(1.0, self.config.max_fault_share * self.num_rows):
             first, what = next(iter(self.faults.items()))
             raise InputError(f"{len(self.faults)} rows lost their media while training, such as {first} ({what})",
                              where=str(self.work / FAULT_ROWS),
                              fix="restore the files and run the same command again: it resumes")  # fmt: skip
 
+    def _recall(self, last: Path | None) -> None:
+        """Faults and seconds up to the checkpoint from which training goes on."""
+        state = {} if last is None else json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))
+        step, file = state.get("global_step", 0), self.work / FAULT_ROWS
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        kept = [row for row in map(json.loads, lines) if row["step"] < step]
+        self.faults = {row["id"]: row["fault"] for row in kept}
+        self._spent_s = max((log["seconds"] for log in state.get("log_history", []) if "seconds" in log), default=0.0)
+        self.accelerator.wait_for_everyone()
+        if lines and self.is_world_process_zero():
+            write_text(file, "".join(f"{json.dumps(row)}\n" for row in kept))
+
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Trained parameters as safetensors, each tied tensor once; the Trainer would refuse tied ones."""
+        if not self.args.should_save:
+            return
         folder = Path(output_dir or self.work)
         folder.mkdir(parents=True, exist_ok=True)
         model = cast(nn.Module, self.model)
@@ -164,28 +187,35 @@ class SafetyTrainer(Trainer):
 
     def train(self, *_: Any, **__: Any) -> Any:
         """Train to the end from the last complete checkpoint, or from the start."""
-        self._names = dict(cast(nn.Module, self.model).named_parameters())
-        last = last_complete(self.work)
-        try:
-            return super().train(resume_from_checkpoint=None if last is None else str(last))
-        except torch.OutOfMemoryError as error:
-            fix = "lower micro_batch_size or decoding.max_frames, or set gradient_checkpointing: true or lora"
-            raise VideoSafetyError("out of memory while training", where=str(self.work), fix=fix) from error
+        last = last_complete(self.work, sharded=self.is_fsdp_enabled)
+        self._recall(last)
+        result = super().train(resume_from_checkpoint=None if last is None else str(last))
+        self._require_finite()
+        return result
+
+    def whole_state(self) -> dict[str, Tensor] | None:
+        """All parameters of a model that lies in shards, gathered in the first process; None where there are none."""
+        if not (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            return None
+        return cast(dict[str, Tensor], self.accelerator.get_state_dict(self.model_wrapped))
 
 
-def arguments(config: StageConfig, *, work: Path, seed: int, num_rows: int) -> TrainingArguments:
+def arguments(config: StageConfig, *, work: Path, seed: int) -> TrainingArguments:
     """The Trainer's arguments of a stage.
 
     Raises:
+        DependencyError: a logger is not installed.
         InputError: the global batch is no multiple of what all processes hold at once.
     """
+    for logger in config.report_to:
+        need(logger, f"training curves in {logger}")
     made = TrainingArguments(
         output_dir=str(work), per_device_train_batch_size=config.micro_batch_size, seed=seed, data_seed=seed,
         max_steps=config.max_steps or -1, num_train_epochs=1, train_sampling_strategy="sequential",
         learning_rate=config.learning_rate, lr_scheduler_type=config.schedule, warmup_steps=config.warmup_share,
         weight_decay=config.weight_decay, max_grad_norm=config.max_grad_norm, adam_beta2=0.999,
         bf16=config.precision == "bf16", logging_steps=config.log_steps, logging_nan_inf_filter=False,
-        save_strategy="steps" if config.save_steps else "no", save_steps=max(1, config.save_steps), save_total_limit=1,
+        save_strategy="steps" if config.save_steps else "no", save_steps=max(1, config.save_steps),
         remove_unused_columns=False, disable_tqdm=True, report_to=list(config.report_to) or "none",
         dataloader_num_workers=config.workers, dataloader_drop_last=False, ddp_find_unused_parameters=False,
         average_tokens_across_devices=True, log_level="error", use_cpu=not torch.cuda.is_available(),
@@ -206,22 +236,29 @@ def require_fp32(parts: Mapping[str, list[nn.Parameter]]) -> None:
         raise InputError(what, where="dtype", fix="load them as float32; precision: bf16 computes in bf16")
 
 
-def last_complete(work: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; others are removed."""
-    found = sorted(work.glob("checkpoint-*"), key=lambda folder: int(folder.name.rpartition("-")[2]))
-    for folder in found:
-        if not (folder / COMPLETE).is_file():
-            shutil.rmtree(folder)
-    return next((folder for folder in reversed(found) if folder.exists()), None)
+@contextlib.contextmanager
+def memory_errors(where: Path) -> Iterator[None]:
+    """Out of memory, on a device or in the machine, as one sentence that says what to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+            raise
+        fix = "lower micro_batch_size or max_frames, or set gradient_checkpointing: true or lora"
+        raise VideoSafetyError("out of memory while training", where=str(where), fix=fix) from error
 
 
 class _Marker(TrainerCallback):
-    """Marks a checkpoint as complete: called after everything in it is written."""
+    """Marks a checkpoint as complete once all processes have written their part, and removes older ones."""
+
+    def __init__(self, check: Callable[[], None]) -> None:
+        self.check = check
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-        if state.is_world_process_zero and folder.is_dir():
-            write_json(folder / COMPLETE, {"step": state.global_step})
+        self.check()
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            mark_complete(Path(str(args.output_dir)), state.global_step)
 
 
 class _Report(TrainerCallback):
@@ -232,4 +269,5 @@ class _Report(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         loss = next((row["loss"] for row in reversed(state.log_history) if "loss" in row), math.nan)
-        self.on_step(state.global_step, state.max_steps, float(loss))
+        if state.is_world_process_zero:
+            self.on_step(state.global_step, state.max_steps, float(loss))
