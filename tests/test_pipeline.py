@@ -11,59 +11,143 @@ from pathlib import Path
 import pytest
 
 from videosafety.chain import BASES
-from videosafety.core.errors import InputError
+from videosafety.core.errors import InputError, RecipeError
+from videosafety.core.example import Example
+from videosafety.core.jsonl import read_records
 from videosafety.core.recipe import load_recipe
 from videosafety.pipeline import run
 from videosafety.publish import publish
 from videosafety.settings import Recipe
+from videosafety.toyworld.build import build_benchmark
+from videosafety.toyworld.training import SAFETY, TrainingConfig, build_training
 
-RECIPES = sorted(Path(__file__).parents[1].glob("recipes/*.yaml"))
-SMALL = ("benchmark.clips_per_name=1", "benchmark.world=small")
-FINAL = ("summary.json", "report.html", "evaluations/base-seed-0/responses.jsonl",
-         "evaluations/base-seed-0/verdicts.jsonl", "evaluations/base-seed-0/plans.jsonl",
-         "evaluations/base-seed-0/samples.jsonl", "tables/headline.csv")  # fmt: skip
+ROOT = Path(__file__).parents[1]
+RECIPES = sorted(ROOT.glob("recipes/*.yaml"))
+SHORT = ("defend.alarm_init.max_steps=2", "defend.at_sft.max_steps=2", "defend.cot.max_steps=2")
+LAST = "cot-seed-0"
+FINAL = ("summary.json", "report.html", f"evaluations/{LAST}/responses.jsonl", f"evaluations/{LAST}/verdicts.jsonl",
+         f"evaluations/{LAST}/plans.jsonl", f"evaluations/{LAST}/samples.jsonl", f"evaluations/{LAST}/alarms.jsonl",
+         "tables/headline.csv", "alarms.json")  # fmt: skip
+EVERY_STAGE = {"benchmark", "base", "training", "defend", "evaluate", "report"}
 
 
 def stages(folder):
     return {entry["name"]: entry for entry in json.loads((folder / "run.json").read_text())["stages"]}
 
 
+def shortened(loaded):
+    """The recipe with two steps a stage, two tokens an answer and one clip a name; all else as it is written."""
+    two = {"max_steps": 2, "batch_size": 4, "micro_batch_size": 2, "workers": 0}
+    defend = {stage: loaded.defend.config(stage).model_copy(update=two) for stage in ("alarm_init", "at_sft", "cot")}
+    decoding = loaded.evaluate.decoding.model_copy(update={"max_new_tokens": 2})
+    return loaded.model_copy(update={
+        "seeds": loaded.seeds[:1],
+        "benchmark": loaded.benchmark.model_copy(update={"clips_per_name": 1}),
+        "training": loaded.training.model_copy(update={"num_rows": 32}),
+        "defend": loaded.defend.model_copy(update=defend),
+        "evaluate": loaded.evaluate.model_copy(update={"decoding": decoding}),
+        "variants": dict(list(loaded.variants.items())[:1]),
+    })  # fmt: skip
+
+
+@pytest.fixture
+def tiny_world(tmp_path, monkeypatch):
+    """Put a tiny random checkpoint of the recipe's family, and a few rows, in the place of a recipe's own data."""
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "models"))
+    from tinyfamilies import tiny_checkpoint
+
+    def put(loaded):
+        family = "qwen3_vl" if "Qwen3" in loaded.base.checkpoint else "videollama3"
+        checkpoint = tiny_checkpoint(family, tmp_path / family, tied=True)
+        manifest = build_benchmark(tmp_path / "toy", clips_per_name=1)
+        rows = read_records(build_training(tmp_path / "lessons", TrainingConfig(num_rows=12)) / SAFETY, Example)
+        talk = tmp_path / "lessons" / "rows.jsonl"
+        talk.write_text("".join(json.dumps(conversation(row)) + "\n" for row in rows))
+
+        def here(sources):
+            return tuple(one.model_copy(update={"path": str(talk), "limit": None}) for one in sources)
+
+        data = loaded.data.model_copy(update={"benchmark": str(manifest), "taxonomy": "toy",
+            "sources": here(loaded.data.sources), "reasoned": here(loaded.data.reasoned)})  # fmt: skip
+        base = loaded.base.model_copy(update={"checkpoint": str(checkpoint)})
+        return loaded.model_copy(update={"data": data, "base": base})
+
+    return put
+
+
+def conversation(row):
+    """An example in the form of the released code's data."""
+    said = "".join(f"<{kind}>\n" for kind in (one.kind for one in row.media)) + row.turns[-1].text
+    talk = [{"from": "human", "value": said}, {"from": "gpt", "value": row.target(structured=True)}]
+    labels = {"visual": row.visual, "textual": row.textual}
+    return {"id": row.id, "conversations": talk, "safety_labels": labels} | {one.kind: one.path for one in row.media}
+
+
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_runs_two_steps_of_each_phase(recipe, tmp_path):
-    loaded = load_recipe(recipe, Recipe, overrides=["benchmark.clips_per_name=1"])
-    base = loaded.base.model_copy(update={"source": "train", "steps": type(loaded.base.steps)(pretrain=2, align=2)})
-    evaluate = loaded.evaluate.model_copy(update={"decoding": loaded.evaluate.decoding.model_copy(
-        update={"max_new_tokens": 2})})  # fmt: skip
-    short = loaded.model_copy(update={"seeds": loaded.seeds[:1], "base": base, "evaluate": evaluate})
-    assert run(short, out=tmp_path / "run") == 0
-    assert set(stages(tmp_path / "run")) == {"benchmark", "base", "evaluate", "report"}
+def test_every_recipe_runs_two_steps_of_each_stage(recipe, tmp_path, tiny_world):
+    loaded = shortened(load_recipe(recipe, Recipe))
+    if loaded.data is None:
+        steps = type(loaded.base.steps)(pretrain=2, align=2)
+        loaded = loaded.model_copy(update={"base": loaded.base.model_copy(update={"source": "train", "steps": steps})})
+    else:
+        loaded = tiny_world(loaded)
+    assert run(loaded, out=tmp_path / "run", workers=1) == 0
+    assert set(stages(tmp_path / "run")) == EVERY_STAGE
     assert (tmp_path / "run" / "report.html").is_file()
+    made = {folder.name.partition("-")[0] for folder in (tmp_path / "run").glob("checkpoints/*")}
+    assert made == set(loaded.defend.stages)
 
 
 def test_a_second_run_repeats_nothing_and_another_recipe_is_refused(tmp_path):
-    recipe = load_recipe("toy", Recipe, overrides=[*SMALL, "evaluate.decoding.max_new_tokens=2"])
+    recipe = load_recipe("smoke", Recipe, overrides=[*SHORT, "evaluate.decoding.max_new_tokens=2"])
     run(recipe, out=tmp_path)
     before = {name: (tmp_path / name).read_bytes() for name in FINAL}
-    stamp = (tmp_path / "evaluations/base-seed-0/evaluation.json").stat().st_mtime_ns
+    stamp = (tmp_path / f"evaluations/{LAST}/evaluation.json").stat().st_mtime_ns
     run(recipe, out=tmp_path)
     assert {name: entry["reused"] for name, entry in stages(tmp_path).items()} == {
-        "benchmark": True, "base": True, "evaluate": True, "report": False}  # fmt: skip
-    assert (tmp_path / "evaluations/base-seed-0/evaluation.json").stat().st_mtime_ns == stamp
+        name: name != "report" for name in EVERY_STAGE}  # fmt: skip
+    assert (tmp_path / f"evaluations/{LAST}/evaluation.json").stat().st_mtime_ns == stamp
     changed = {name for name in FINAL if (tmp_path / name).read_bytes() != before[name]}
     assert changed <= {"report.html"}  # the page says what was reused
-    other = load_recipe("toy", Recipe, overrides=[*SMALL, "benchmark.seed=7"])
+    other = load_recipe("smoke", Recipe, overrides=[*SHORT, "benchmark.seed=7"])
     with pytest.raises(InputError, match=r"holds another run .*other benchmark, evaluate"):
         run(other, out=tmp_path)
 
 
+def test_variants_share_every_stage_in_which_they_do_not_differ(tmp_path):
+    recipe = load_recipe("smoke", Recipe, overrides=[
+        *SHORT, "evaluate.decoding.max_new_tokens=2", "evaluate.after=every_stage",
+        "variants={released: [defend.cot.learning_rate=2e-6], early: ['defend.stages=[alarm_init]']}"])  # fmt: skip
+    run(recipe, out=tmp_path, workers=1)
+    made = sorted(folder.name.partition("-")[0] for folder in tmp_path.glob("checkpoints/*"))
+    assert made == ["alarm_init", "at_sft", "cot", "cot"]
+    rows = json.loads((tmp_path / "ablations.json").read_text())
+    assert {row["variant"] for row in rows} == {"toy-small/released", "toy-small/early"}
+    assert (tmp_path / "evaluations" / "early-alarm_init-seed-0" / "evaluation.json").is_file()
+
+
+@pytest.mark.parametrize(("override", "said"), [
+    ("defend.cot.learning_rat=1", "learning_rate"),
+    ("defend.stages=[cot, at_sft]", "in this order"),
+    ("variants={a: ['seeds=[1]']}", "changes seeds"),
+    ("variants={a: [defend.cot.lerning_rate=1]}", "learning_rate"),
+    ("variants={main: []}", "the recipe itself"),
+    ("defend.at_sft.lambda_visual=0.1, defend.at_sft.batch_size=9", ""),
+    ("base.source=checkpoint", "go together"),
+])  # fmt: skip
+def test_a_mistake_in_a_recipe_is_one_sentence_that_names_the_key(override, said):
+    with pytest.raises(RecipeError, match=said):
+        load_recipe("smoke", Recipe, overrides=[override])
+
+
 def test_the_committed_base_has_one_seed(tmp_path):
-    recipe = load_recipe("toy", Recipe, overrides=[*SMALL, "seeds=[0, 1]"])
+    recipe = load_recipe("smoke", Recipe, overrides=["seeds=[0, 1]"])
     with pytest.raises(InputError, match=r"seed 0"):
         run(recipe, out=tmp_path)
 
 
 def test_published_rows_leave_out_crossed_cells_only(tmp_path):
-    recipe = load_recipe("toy", Recipe, overrides=[*SMALL, "evaluate.decoding.max_new_tokens=2"])
+    recipe = load_recipe("smoke", Recipe, overrides=["defend.stages=[]", "evaluate.decoding.max_new_tokens=2"])
     run(recipe, out=tmp_path / "run")
     publish(tmp_path / "run", tmp_path / "results")
     rows = json.loads((tmp_path / "results" / "summary.json").read_text())
@@ -82,8 +166,8 @@ def uninterrupted(tmp_path_factory):
 
 
 def start(folder):
-    command = [sys.executable, "-m", "videosafety.cli", "run", "toy", "--out", str(folder)]
-    for override in (*SMALL, "evaluate.decoding.max_new_tokens=8", "evaluate.batch_size=8"):
+    command = [sys.executable, "-m", "videosafety.cli", "run", "smoke", "--out", str(folder)]
+    for override in (*SHORT, "evaluate.decoding.max_new_tokens=8", "evaluate.batch_size=8"):
         command += ["--set", override]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -96,8 +180,14 @@ def kept(folder):
 
 def test_killed_at_any_moment_and_rerun_ends_in_the_same_bytes(tmp_path, uninterrupted):
     folder = tmp_path / "run"
-    # before the benchmark is whole; with a few, then with many answers on the disk
-    for reached in (lambda: folder.exists(), lambda: kept(folder) >= 8, lambda: kept(folder) >= 60):
+    # before the benchmark is whole; while stages train; with a few, then with many answers on the disk
+    moments = (
+        lambda: folder.exists(),
+        lambda: any(folder.glob("checkpoints/at_sft-*/*")),
+        lambda: kept(folder) >= 8,
+        lambda: kept(folder) >= 60,
+    )
+    for reached in moments:
         process = start(folder)
         while not reached():
             assert process.poll() is None, "it finished before the moment to kill it"
@@ -108,7 +198,7 @@ def test_killed_at_any_moment_and_rerun_ends_in_the_same_bytes(tmp_path, uninter
     assert before >= 60
     assert start(folder).wait() == 0
     assert {name: (folder / name).read_bytes() for name in uninterrupted} == uninterrupted
-    assert kept(folder) == len((folder / "evaluations/base-seed-0/responses.jsonl").read_text().splitlines())
+    assert kept(folder) == len((folder / "evaluations" / LAST / "responses.jsonl").read_text().splitlines())
 
 
 def test_the_committed_bases_are_there():

@@ -9,6 +9,7 @@ Example:
     PosixPath('runs/demo/checkpoints/alarm_init-1f0c9a2b/seed-0')
 """
 
+import json
 import shutil
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from videosafety.core.ablation import by_model, compare
 from videosafety.core.jobs import Report
+from videosafety.core.jsonl import read_json
 from videosafety.core.recipe import Config, fingerprint
 from videosafety.core.store import write_json
 from videosafety.defend.data.source import Source
@@ -36,6 +38,7 @@ BASE = "base"
 NOTICE = "Toy world: harm is a harmless symbol. These numbers say nothing about real models."
 CURVES = "training"  # the folder of training curves that the report reads
 ABLATIONS = "ablations.json"
+TRAININGS = "training.json"  # of a run: a row for each trained checkpoint
 
 
 @dataclass(frozen=True)
@@ -218,6 +221,22 @@ def keep_curves(folder: Path, chain: Chain, *, seeds: Sequence[int]) -> None:
             target = folder / CURVES / f"{stage}-seed-{seed}.jsonl"
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, target)
+
+
+def keep_trainings(folder: Path, chains: Sequence[Chain], *, seeds: Sequence[int]) -> None:
+    """``training.json`` of the run: what each training did, beside its curve. No file where nothing was trained."""
+    rows = []
+    for chain in chains:
+        for level, stage in enumerate(chain.recipe.defend.stages):
+            for seed in seeds:
+                info = read_json(chain.step(level, seed).out / TRAININGS)
+                measured = json.loads(info["fold"]["measured"]) if info["fold"] else {}
+                rows.append({"model": chain.model, "stage": stage, "seed": seed, "num_steps": info["num_steps"],
+                             "num_examples": info["num_examples"], "num_faults": len(info["faults"]),
+                             "alarm_rows": info["alarm_rows"], "verdict_scale": (info["fold"] or {}).get("scale"),
+                             "verdict_share_within": measured.get("share_within")})  # fmt: skip
+    if rows:
+        write_json(folder / TRAININGS, rows)
 
 
 def answer_step(answering: Answering, quiet: bool, report: Report) -> None:

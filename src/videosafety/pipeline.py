@@ -27,7 +27,16 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import Progress, TaskID
 
-from videosafety.chain import Answering, Chain, Step, answer_step, compare_variants, keep_curves, train_step
+from videosafety.chain import (
+    Answering,
+    Chain,
+    Step,
+    answer_step,
+    compare_variants,
+    keep_curves,
+    keep_trainings,
+    train_step,
+)
 from videosafety.core.errors import InputError
 from videosafety.core.jobs import Job, OnProgress, run_jobs
 from videosafety.core.progress import progress_bar
@@ -164,6 +173,7 @@ def report_stage(run: Run) -> None:
     summarise_run(run.folder)
     compare_variants(run.folder, run.chains, seeds=run.recipe.seeds)
     keep_curves(run.folder, run.chains[0], seeds=run.recipe.seeds)
+    keep_trainings(run.folder, run.chains, seeds=run.recipe.seeds)
     committed = RESULTS / f"toy_{run.recipe.benchmark.world}" / "summary.json"
     shown = committed if run.recipe.data is None and committed.is_file() else None
     build_report(run.folder, committed=shown)

@@ -6,23 +6,52 @@ Example:
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from videosafety.chain import ABLATIONS, NOTICE
+from videosafety.chain import ABLATIONS, NOTICE, TRAININGS
 from videosafety.core.jsonl import read_json
 from videosafety.core.metrics import SummaryRow
 from videosafety.core.store import write_json, write_text
-from videosafety.report.markdown import markdown
+from videosafety.report.markdown import figures_markdown, markdown
 from videosafety.report.rows import main_rows, split_rows
 
-EXTRA = (ABLATIONS, "alarms.json", "ability.json", "training.json")
+EXACT = "oracle"
+BY_JUDGE = (ABLATIONS, "ability.json")
 
 
-def results_table(rows: Sequence[SummaryRow]) -> str:
-    """``table.md``: what the oracle found, the headline and the rows of their own."""
-    exact = [row for row in rows if row.judge == "oracle"]
-    tables = {"Headline": main_rows(exact), "Rows of their own": split_rows(exact)}
-    text = "\n\n".join(f"## {title}\n\n{markdown(some)}" for title, some in tables.items())
-    return f"{NOTICE}\n\n{text}\n"
+def results_table(folder: Path) -> str:
+    """``table.md`` of a results folder: headline, rows of their own, and the defence's tables, by the oracle alone."""
+    rows = [SummaryRow.model_validate(row) for row in read_json(folder / "summary.json") if row["judge"] == EXACT]
+    texts = [f"## {title}\n\n{markdown(some)}"
+             for title, some in (("Headline", main_rows(rows)), ("Rows of their own", split_rows(rows)))]  # fmt: skip
+    texts += [text for text in (figures_markdown(folder), _movement(folder)) if text]
+    return "\n\n".join([NOTICE, *texts]) + "\n"
+
+
+def _movement(folder: Path) -> str:
+    """How far the alarm rows moved, and how the verdict rows stand: a line a checkpoint's stage, over seeds."""
+    if not (folder / TRAININGS).is_file():
+        return ""
+    heads = ("", "steps", "visual row moved", "textual row moved", "norm after", "verdict rows within bounds")
+    lines = ["### How far the alarm rows moved", "", f"| {' | '.join(heads)} |", "|---" + "|---:" * 5 + "|"]
+    by_stage: dict[tuple[str, str], list[Any]] = {}
+    for row in read_json(folder / TRAININGS):
+        by_stage.setdefault((row["model"], row["stage"]), []).append(row)
+    for (model, stage), some in by_stage.items():
+        moved = [[row["alarm_rows"][a]["moved"] for row in some if row["alarm_rows"]] for a in (0, 1)]
+        after = [row["alarm_rows"][a]["after"] for row in some if row["alarm_rows"] for a in (0, 1)]
+        within = [row["verdict_share_within"] for row in some if row["verdict_share_within"] is not None]
+        cells = [f"{model} {stage}", str(some[0]["num_steps"]), *map(_range, (*moved, after)), _range(within)]
+        lines.append("| " + " | ".join(cells) + " |")
+    note = "Euclidean norms, least to largest over seeds. Within bounds: share of positions seen at folding at which"
+    return "\n".join([*lines, "", f"{note} all verdict tokens together are below 1e-6 and none is among the 20 best."])
+
+
+def _range(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    low, high = f"{min(values):.3g}", f"{max(values):.3g}"
+    return low if low == high else f"{low} to {high}"
 
 
 def publish(folder: Path, results: Path) -> None:
@@ -33,8 +62,9 @@ def publish(folder: Path, results: Path) -> None:
     rows = [SummaryRow.model_validate(row) for row in read_json(folder / "summary.json")]
     kept = [r for r in rows if (r.language is not None) + (r.category is not None) + (r.seed is not None) <= 1]
     write_json(results / "summary.json", [row.model_dump(mode="json") for row in kept])
-    write_text(results / "table.md", results_table(kept))
     write_json(results / "run.json", read_json(folder / "run.json"))
-    for name in EXTRA:
+    for name in (*BY_JUDGE, "alarms.json", TRAININGS):
         if (folder / name).is_file():
-            write_json(results / name, read_json(folder / name))
+            found = read_json(folder / name)
+            write_json(results / name, [r for r in found if name not in BY_JUDGE or r["judge"] == EXACT])
+    write_text(results / "table.md", results_table(results))
