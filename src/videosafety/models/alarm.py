@@ -16,6 +16,7 @@ Example:
     >>> alarm.logits(hidden_BTH, input_ids_BT).sigmoid()                        # doctest: +SKIP
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -188,7 +189,8 @@ def read_sidecar(folder: Path, *, tokenizer: Any, template: str, hidden_size: in
                               fix=fix) from error  # fmt: skip
     shape = (len(MODALITIES), hidden_size)
     sound = tuple(weight.shape) == shape and tuple(bias.shape) == shape[:1] and weight.isfinite().all()
-    if metadata.get("format") != FORMAT or not sound or not bias.isfinite().all() or (scale is not None and scale <= 0):
+    sound = sound and bool(bias.isfinite().all()) and (scale is None or 0 < scale < math.inf)
+    if metadata.get("format") != FORMAT or not sound:
         what = f"the sidecar is not one of format {FORMAT} with heads of shape {shape}"
         raise CheckpointError(what, where=str(file), fix=fix)
     ids = [int(vocabulary[token]) for token in TOKENS]

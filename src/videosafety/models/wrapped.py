@@ -64,11 +64,11 @@ class AlarmModel(nn.Module):
         logits_NV: Tensor = cast(Any, self.model.get_output_embeddings())(hidden_NH)
         if self.alarm is None:
             return logits_NV
-        logits_NV = logits_NV.index_fill(1, self._ids(self.alarm.all_ids, logits_NV), -torch.inf)
+        logits_NV = logits_NV.index_fill(-1, self._ids(self.alarm.all_ids, logits_NV), -torch.inf)
         if not self.tied:
             return logits_NV
         own_NA = hidden_NH @ self.rows_AH.to(hidden_NH.dtype).T
-        return logits_NV.index_copy(1, self._ids(self.alarm.token_ids, logits_NV), own_NA.to(logits_NV.dtype))
+        return logits_NV.index_copy(-1, self._ids(self.alarm.token_ids, logits_NV), own_NA.to(logits_NV.dtype))
 
     def _ids(self, ids: Any, like: Tensor) -> Tensor:
         return torch.tensor(list(ids), device=like.device)
