@@ -185,11 +185,12 @@ class _Reader:
     def __init__(self, stock: Any, kind: Kind, cache: FeatureCache, about: str) -> None:
         self.stock, self.kind, self.cache, self.about = stock, kind, cache, about
 
-    def __call__(self, pixels: Tensor, grids: Tensor, *others: Tensor, **kwargs: Any) -> Any:
-        """``pixels`` (patches of all media), ``grids`` (media, 3), ``others`` (media, …)."""
+    def __call__(self, *inputs: Tensor, **kwargs: Any) -> Any:
+        """``inputs`` are pixels (patches of all media), grids (media, 3), and others (media, …)."""
         shown = self.cache.shown
         if shown is None:
-            return self.stock(pixels, grids, *others, **kwargs)
+            return self.stock(*inputs, **kwargs)
+        pixels, grids, *others = inputs
         names = shown[self.kind]
         if len(names) != len(grids):
             raise InputError(f"a batch shows {len(grids)} media of kind {self.kind} and names {len(names)}",
