@@ -63,8 +63,8 @@ def alarm_loss(logits_BA: Tensor, targets_BA: Tensor) -> tuple[Tensor, Tensor]:
     each_BA = nn.functional.binary_cross_entropy_with_logits(
         torch.where(known_BA, logits_BA, 0.0), torch.where(known_BA, targets_BA, 0.0), reduction="none"
     )
-    visual, textual = torch.where(known_BA, each_BA, 0.0).sum(dim=0)
-    return visual, textual
+    masked_BA = torch.where(known_BA, each_BA, 0.0)
+    return masked_BA[:, 0].sum(), masked_BA[:, 1].sum()  # no views: FSDP hangs its hooks on what forward returns
 
 
 def total(sums: Sums, counts: Counts, *, lambda_visual: float, lambda_textual: float, scaling: Scaling) -> Tensor:
