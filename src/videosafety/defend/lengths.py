@@ -7,7 +7,7 @@ and nothing else.
 
 Example:
     >>> lengths = estimate_lengths(rows)                                        # doctest: +SKIP
-    >>> order_of(rows, config, seed=0, lengths=lengths)                         # doctest: +SKIP
+    >>> order_of(len(rows), config, seed=0, lengths=lengths)                    # doctest: +SKIP
 """
 
 import itertools
@@ -20,14 +20,17 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+from accelerate import PartialState
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import TaskID
 
 from videosafety.core.errors import MediaError
 from videosafety.core.example import Example
+from videosafety.core.jsonl import read_json
 from videosafety.core.progress import progress_bar
 from videosafety.core.records import Image, Video
+from videosafety.core.store import write_json
 from videosafety.defend.rows import Rows
 from videosafety.video.plan import Sampling, fitted
 from videosafety.video.probe import MediaInfo, probe
@@ -58,6 +61,15 @@ def estimate_lengths(rows: Rows, *, console: Console | None = None) -> list[int]
     extra_K = np.array([len(row.encoded.input_ids) for _, row in encoded if row.fault is None]) - words_N[known]
     estimate_N = words_N + predict(shown_NF, *fit(shown_NF[known], extra_K))
     return [int(length) for length in np.maximum(words_N, estimate_N).round()]
+
+
+def kept_lengths(rows: Rows, file: Path) -> list[int]:
+    """The estimate that ``file`` holds; the first process makes it once, so all processes and a resumed run agree."""
+    state = PartialState()
+    if state.is_main_process and not file.is_file():
+        write_json(file, estimate_lengths(rows))
+    state.wait_for_everyone()
+    return [int(length) for length in read_json(file)]
 
 
 def fit(shown_KF: Floats, extra_K: Floats) -> tuple[Floats, Floats]:

@@ -18,9 +18,10 @@ from videosafety.defend.lora import ADAPTER
 from videosafety.defend.losses import Sums, alarm_loss, answer_loss
 from videosafety.defend.rows import ALARM_TARGETS, FAULTS
 from videosafety.models.family import IGNORE
+from videosafety.models.features import MEDIA_KEYS
 from videosafety.models.wrapped import AlarmModel
 
-NOT_INPUTS = ("labels", ALARM_TARGETS, FAULTS)
+NOT_INPUTS = ("labels", ALARM_TARGETS, FAULTS, MEDIA_KEYS)
 
 
 class Objective(nn.Module):

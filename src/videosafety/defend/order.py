@@ -8,11 +8,11 @@ of processes: accelerate gives process i the i-th micro-batch of each round.
 
 Example:
     >>> config = StageConfig(batch_size=2, micro_batch_size=2)
-    >>> sorted(order_of(range(4), config, seed=0, lengths=[9, 1, 9, 1])[:2]) in ([0, 2], [1, 3])
+    >>> sorted(order_of(4, config, seed=0, lengths=[9, 1, 9, 1])[:2]) in ([0, 2], [1, 3])
     True
 """
 
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,11 +22,11 @@ from videosafety.defend.stage import StageConfig
 MEGA = 32  # global batches that are sorted together
 
 
-def order_of(rows: Sized, config: StageConfig, *, seed: int, lengths: Sequence[int] | None = None) -> list[int]:
+def order_of(num_rows: int, config: StageConfig, *, seed: int, lengths: Sequence[int] | None = None) -> list[int]:
     """Row numbers of all steps, every row once an epoch; the last epoch may be a part.
 
     Args:
-        rows: only how many counts.
+        num_rows: how many there are.
         config: epochs, steps, batch sizes, and whether rows are grouped by length.
         seed: of the permutations.
         lengths: tokens of each row, at least roughly (``defend/lengths.py``); unused without grouping.
@@ -34,13 +34,13 @@ def order_of(rows: Sized, config: StageConfig, *, seed: int, lengths: Sequence[i
     Raises:
         InputError: rows are to be grouped and their lengths are not given.
     """
-    num = config.max_steps * config.batch_size if config.max_steps else round(config.epochs * len(rows))
-    if config.group_by_length and (lengths is None or len(lengths) != len(rows)):
+    num = config.max_steps * config.batch_size if config.max_steps else round(config.epochs * num_rows)
+    if config.group_by_length and (lengths is None or len(lengths) != num_rows):
         raise InputError("group_by_length needs a length for every row", where="order", fix="estimate the lengths")
     order: list[int] = []
     epoch = 0
     while len(order) < num:
-        permutation = np.random.default_rng((seed, 13, epoch)).permutation(len(rows)).tolist()
+        permutation = np.random.default_rng((seed, 13, epoch)).permutation(num_rows).tolist()
         if config.group_by_length and lengths is not None:
             shuffle = np.random.default_rng((seed, 17, epoch))
             missing = -len(order) % config.micro_batch_size

@@ -13,11 +13,11 @@ Example:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from videosafety.core.errors import MediaError
@@ -26,6 +26,7 @@ from videosafety.core.labels import Safety
 from videosafety.core.records import Image, Video
 from videosafety.models.checkpoint import Checkpoint
 from videosafety.models.family import Conversation, Encoded, Message, collate
+from videosafety.models.features import MEDIA_KEYS, Keys, joined, media_keys
 from videosafety.video.cache import FrameCache
 from videosafety.video.plan import Sampling
 from videosafety.video.sample import Clip, Picture, load_picture, sample_clip
@@ -38,12 +39,16 @@ TARGET = {Safety.SAFE: 0.0, Safety.HARMFUL: 1.0}
 
 @dataclass(frozen=True)
 class Row:
-    """One example as tensors. ``targets`` are 0 safe, 1 harmful, nan masked; ``fault`` says why the media is lost."""
+    """One example as tensors. ``targets`` are 0 safe, 1 harmful, nan masked; ``fault`` says why the media is lost.
+
+    ``keys`` name what its media show, for the cache of vision features.
+    """
 
     encoded: Encoded
     targets: tuple[float, float]
     id: str
     fault: str | None = None
+    keys: Keys = field(default_factory=dict)
 
 
 class Rows(Dataset[Row]):
@@ -71,7 +76,8 @@ class Rows(Dataset[Row]):
         target = example.target(structured=self.structured)
         try:
             conversation = tuple(Message(t.role, (*map(self._load, t.media), t.text)) for t in example.turns)
-            return Row(family.encode(processor, conversation, target=target), targets_of(example), example.id)
+            encoded = family.encode(processor, conversation, target=target)
+            return Row(encoded, targets_of(example), example.id, keys=media_keys(conversation))
         except MediaError as error:
             return self.blank(example.id, f"{error.fault}: {error.what}")
 
@@ -87,14 +93,16 @@ class Rows(Dataset[Row]):
             return load_picture(path, max_side_px=self.sampling.max_side_px, sha256=media.sha256)
         return sample_clip(path, sampling=self.sampling, cache=self.cache, sha256=media.sha256)
 
-    def collate(self, rows: Sequence[Row]) -> dict[str, Tensor | list[tuple[str, str]]]:
-        """A right-padded batch: the family's tensors, ``labels``, ``alarm_targets`` (B, A), faults as (id, what)."""
+    def collate(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """A right-padded batch: the family's tensors, ``labels``, ``alarm_targets`` (B, A).
+
+        Beside the tensors: faults as (id, what), and the names of the media.
+        """
         pad = self.checkpoint.tokenizer.pad_token_id
-        batch: dict[str, Tensor | list[tuple[str, str]]] = {
-            **collate([row.encoded for row in rows], pad_token_id=pad, side="right")
-        }
+        batch: dict[str, Any] = {**collate([row.encoded for row in rows], pad_token_id=pad, side="right")}
         batch[ALARM_TARGETS] = torch.tensor([row.targets for row in rows])
         batch[FAULTS] = [(row.id, row.fault) for row in rows if row.fault is not None]
+        batch[MEDIA_KEYS] = joined([row.keys for row in rows])
         return batch
 
 

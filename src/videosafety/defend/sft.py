@@ -17,12 +17,12 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
@@ -32,14 +32,17 @@ from videosafety.core.example import Example
 from videosafety.core.jsonl import read_json
 from videosafety.core.recipe import fingerprint
 from videosafety.core.store import write_json, write_text
+from videosafety.defend.lengths import kept_lengths
 from videosafety.defend.lora import add_adapters
 from videosafety.defend.objective import NOT_INPUTS, Objective, movement, trainable
+from videosafety.defend.order import order_of
 from videosafety.defend.resume import claim
 from videosafety.defend.rows import Rows
 from videosafety.defend.stage import Stage, StageConfig
 from videosafety.defend.trainer import OnStep, SafetyTrainer, arguments, memory_errors
 from videosafety.models.alarm import Alarm, add_alarms, set_template
 from videosafety.models.checkpoint import Checkpoint, load, save_model
+from videosafety.models.features import FeatureCache, cached_vision
 from videosafety.models.fold import fold, observe, suppress
 from videosafety.models.wrapped import AlarmModel
 from videosafety.video.cache import FrameCache
@@ -47,6 +50,8 @@ from videosafety.video.plan import Sampling
 
 TRAINING = "training.json"
 CURVE = "curve.jsonl"
+LENGTHS = "lengths.json"
+FEATURES = "features"
 CURVE_KEYS = ("step", "loss", "loss_answer", "loss_visual", "loss_textual", "learning_rate", "tokens", "seconds")
 NUM_OBSERVED = 256  # examples whose positions are looked at when the verdict rows are fitted
 
@@ -69,6 +74,7 @@ def train_stage(
     seed: int = 0,
     sampling: Sampling | None = None,
     cache: FrameCache | None = None,
+    features: Path | None = None,
     attention: str | None = None,
     on_step: OnStep = lambda step, total, loss: None,
 ) -> Trained:
@@ -83,12 +89,14 @@ def train_stage(
         seed: of the order of the rows.
         sampling: how frames are taken.
         cache: of decoded frames.
+        features: folder of vision features where ``feature_cache_gib`` is over 0; None: beside ``out``.
         attention: transformers' attention implementation, None for its default.
         on_step: called with (step, steps, loss).
 
     Raises:
         CheckpointError: the base does not load, or its tokenizer has our tokens without a sidecar.
-        InputError: weights that are not fp32, a batch that does not divide, too many rows lost while training.
+        InputError: weights that are not fp32, a batch that does not divide, too many rows lost while training,
+            ``feature_cache_gib`` of a family whose features cannot be kept.
         StorageError: the disk is full.
     """
     if (out / TRAINING).is_file():
@@ -107,9 +115,13 @@ def train_stage(
         made = begin("cpu" if sharded else str(args.device))
         rows = Rows(examples, checkpoint=made.checkpoint, structured=config.structured, sampling=sampling, cache=cache)
         before = made.rows()
-        trainer = SafetyTrainer(made.objective, rows, config, args=args, parts=made.parts, on_step=on_step,
-                                order=order_of(len(examples), config, seed=seed))  # fmt: skip
-        trainer.train()
+        kept = _features(config, features or out.parent / FEATURES)
+        lengths = kept_lengths(rows, work / LENGTHS) if config.group_by_length else None
+        with cached_vision(made.checkpoint, kept) if kept else nullcontext():
+            trainer = SafetyTrainer(made.objective, rows, config, args=args, parts=made.parts, on_step=on_step,
+                                    order=order_of(len(examples), config, seed=seed, lengths=lengths),
+                                    features=kept)  # fmt: skip
+            trainer.train()
         whole = trainer.whole_state()
         if PartialState().is_main_process:
             if whole is not None:
@@ -186,15 +198,10 @@ def with_alarms(checkpoint: Checkpoint, config: StageConfig) -> Checkpoint:
     return replace(checkpoint, alarm=alarm)
 
 
-def order_of(num_rows: int, config: StageConfig, *, seed: int) -> list[int]:
-    """Which row is seen when: all epochs, each a permutation of its own; a function of (seed, size) alone."""
-    num = config.max_steps * config.batch_size if config.max_steps else round(config.epochs * num_rows)
-    order: list[int] = []
-    epoch = 0
-    while len(order) < num:
-        order += np.random.default_rng((seed, 13, epoch)).permutation(num_rows).tolist()
-        epoch += 1
-    return order[:num]
+def _features(config: StageConfig, folder: Path) -> FeatureCache | None:
+    """The cache of vision features, where the recipe asks for one."""
+    num_bytes = int(config.feature_cache_gib * 2**30)
+    return FeatureCache(folder, max_bytes=num_bytes) if num_bytes else None
 
 
 @dataclass(frozen=True)

@@ -34,6 +34,7 @@ from videosafety.defend.objective import Objective, count
 from videosafety.defend.resume import FAULT_ROWS, last_complete, mark_complete
 from videosafety.defend.rows import FAULTS, Row, Rows
 from videosafety.defend.stage import StageConfig
+from videosafety.models.features import MEDIA_KEYS, FeatureCache
 
 RATES = {"llm": "learning_rate", "alarms": "alarm_learning_rate", "heads": "head_learning_rate"}
 
@@ -66,10 +67,12 @@ class SafetyTrainer(Trainer):
         args: TrainingArguments,
         parts: Mapping[str, list[nn.Parameter]],
         order: Sequence[int],
+        features: FeatureCache | None = None,
         on_step: OnStep = lambda step, total, loss: None,
     ) -> None:
         require_fp32(parts)
         self.config, self.parts, self.work = config, parts, Path(str(args.output_dir))
+        self.features = features
         self.num_rows = len(set(order))
         self.faults: dict[str, str] = {}
         self._parts_of_log, self._steps_of_log = torch.zeros(4), 0
@@ -114,7 +117,8 @@ class SafetyTrainer(Trainer):
         self, model: nn.Module, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None, **_: Any
     ) -> Any:
         """The micro-batch's part of the loss of the global batch, times the processes that will be averaged over."""
-        sums: Sums = model(inputs)
+        with self.features.showing(inputs[MEDIA_KEYS]) if self.features else contextlib.nullcontext():
+            sums: Sums = model(inputs)
         counts = Counts(*num_items_in_batch)
         weights = {"lambda_visual": self.config.lambda_visual, "lambda_textual": self.config.lambda_textual}
         loss = total(sums, counts, scaling=self.config.atc_scaling, **weights)
