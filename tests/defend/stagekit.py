@@ -69,5 +69,6 @@ def weights(folder: Path) -> dict[str, Tensor]:
 
 
 def bytes_of(folder: Path) -> dict[str, bytes]:
-    """The safetensors files as they are."""
-    return {file.name: file.read_bytes() for file in sorted(folder.glob("*.safetensors"))}
+    """The weight files as they are; of the heads their tensors, for a header's entries are in no order."""
+    heads = {name: tensor.numpy().tobytes() for name, tensor in weights(folder).items() if name.startswith("alarm_")}
+    return heads | {file.name: file.read_bytes() for file in sorted(folder.glob("model*.safetensors"))}

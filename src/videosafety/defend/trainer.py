@@ -26,7 +26,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from videosafety.core.errors import InputError, VideoSafetyError
+from videosafety.core.errors import CheckpointError, InputError, VideoSafetyError
 from videosafety.core.store import write_text
 from videosafety.defend.losses import Counts, Sums, total
 from videosafety.defend.needs import need
@@ -37,6 +37,7 @@ from videosafety.defend.stage import StageConfig
 from videosafety.models.features import MEDIA_KEYS, FeatureCache
 
 RATES = {"llm": "learning_rate", "alarms": "alarm_learning_rate", "heads": "head_learning_rate"}
+WEIGHTS = "model.safetensors"
 
 OnStep = Callable[[int, int, float], None]
 
@@ -187,7 +188,19 @@ class SafetyTrainer(Trainer):
         model = cast(nn.Module, self.model)
         named = state_dict or {n: p.detach() for n, p in model.named_parameters() if p.requires_grad}
         unique = {n: t.contiguous().cpu() for n, t in named.items()}
-        safetensors.torch.save_file(unique, folder / "model.safetensors", {"format": "pt"})
+        safetensors.torch.save_file(unique, folder / WEIGHTS, {"format": "pt"})
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        """What ``_save`` wrote; the Trainer would warn that frozen weights are missing, and expects a model of its own."""
+        if self.is_fsdp_enabled:
+            return super()._load_from_checkpoint(resume_from_checkpoint, model)
+        saved = safetensors.torch.load_file(Path(resume_from_checkpoint) / WEIGHTS)
+        found = cast(nn.Module, model or self.model).load_state_dict(saved, strict=False)
+        trained = {n for n, p in cast(nn.Module, self.model).named_parameters() if p.requires_grad}
+        wrong = [*found.unexpected_keys, *sorted(trained - set(saved))]
+        if wrong:
+            raise CheckpointError(f"the saved work has other weights, such as {wrong[0]}", where=resume_from_checkpoint,
+                                  fix="remove the folder to start anew")  # fmt: skip
 
     def train(self, *_: Any, **__: Any) -> Any:
         """Train to the end from the last complete checkpoint, or from the start."""
