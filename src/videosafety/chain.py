@@ -55,6 +55,7 @@ class Step:
     sampling: Sampling
     attention: str | None
     frame_cache: tuple[Path, int] | None
+    features: Path  # of frozen vision, where the stage keeps them: one folder for all stages
     toy: bool
 
     @property
@@ -131,7 +132,8 @@ class Chain:
             config=recipe.defend.config(stage), base=before, out=self._checkpoint(level, seed), seed=seed,
             sources=self._sources(stage), sampling=recipe.defend.sampling,
             attention=recipe.base.attention or ("eager" if toy else None),
-            frame_cache=(self.folder / "frames", int(gib * 2**30)) if gib else None, toy=toy,
+            frame_cache=(self.folder / "frames", int(gib * 2**30)) if gib else None,
+            features=self.folder / "features", toy=toy,
         )  # fmt: skip
 
     def _checkpoint(self, level: int, seed: int) -> Path:
@@ -206,7 +208,7 @@ def train_step(step: Step, report: Report) -> None:
     with one_thread() if step.toy else nullcontext():
         train_stage(
             step.stage, step.config, mixture.examples, base=step.base, out=step.out, seed=step.seed,
-            sampling=step.sampling, cache=cache, attention=step.attention,
+            sampling=step.sampling, cache=cache, features=step.features, attention=step.attention,
             on_step=lambda done, total, loss: report(done, total),
         )  # fmt: skip
 
@@ -224,12 +226,19 @@ def keep_curves(folder: Path, chain: Chain, *, seeds: Sequence[int]) -> None:
 
 
 def keep_trainings(folder: Path, chains: Sequence[Chain], *, seeds: Sequence[int]) -> None:
-    """``training.json`` of the run: what each training did, beside its curve. No file where nothing was trained."""
-    rows = []
+    """``training.json`` of the run: what each training did; one that variants share stands once, under the first.
+
+    No file where nothing was trained.
+    """
+    rows, seen = [], set[Path]()
     for chain in chains:
         for level, stage in enumerate(chain.recipe.defend.stages):
             for seed in seeds:
-                info = read_json(chain.step(level, seed).out / TRAININGS)
+                out = chain.step(level, seed).out
+                if out in seen:
+                    continue
+                seen.add(out)
+                info = read_json(out / TRAININGS)
                 measured = json.loads(info["fold"]["measured"]) if info["fold"] else {}
                 rows.append({"model": chain.model, "stage": stage, "seed": seed, "num_steps": info["num_steps"],
                              "num_examples": info["num_examples"], "num_faults": len(info["faults"]),

@@ -60,7 +60,7 @@ def _root(
 
 @app.command()
 def demo(out: Out = Path("runs/demo")) -> None:
-    """The paper's finding on this machine: committed toy model, fresh clips, video against text, one page."""
+    """The paper on this machine: committed toy model, stages 1 to 3, video against text after each, one page."""
     run_recipe("toy", out=out)
 
 
@@ -89,7 +89,7 @@ def reproduce(
     only: Annotated[list[str] | None, typer.Option(help="Only these recipes.")] = None,
     workers: Workers = None,
 ) -> None:
-    """Train the toy bases from scratch on several seeds, evaluate each, and write the tables that are committed."""
+    """Train toy bases from scratch on several seeds, stages 1 to 3 and variants, and write the committed tables."""
     from videosafety.core.recipe import load_recipe
     from videosafety.pipeline import run
     from videosafety.publish import publish

@@ -17,6 +17,10 @@ from videosafety.report.rows import main_rows, split_rows
 
 EXACT = "oracle"
 BY_JUDGE = (ABLATIONS, "ability.json")
+MOVEMENT_NOTE = """Euclidean norms, least to largest over seeds; a stage that variants share stands once. Embeddings
+are tied, so the answer loss moves a row from the LM head's side too: a row whose alarm no prompt holds moves as well.
+Within bounds: share of the positions seen at folding at which all verdict tokens together are below 1e-6 and none is
+among the 20 best; the rows were fitted to the same positions."""
 
 
 def results_table(folder: Path) -> str:
@@ -36,15 +40,17 @@ def _movement(folder: Path) -> str:
     lines = ["### How far the alarm rows moved", "", f"| {' | '.join(heads)} |", "|---" + "|---:" * 5 + "|"]
     by_stage: dict[tuple[str, str], list[Any]] = {}
     for row in read_json(folder / TRAININGS):
-        by_stage.setdefault((row["model"], row["stage"]), []).append(row)
+        if row["alarm_rows"]:
+            by_stage.setdefault((row["model"], row["stage"]), []).append(row)
+    if not by_stage:
+        return ""
     for (model, stage), some in by_stage.items():
-        moved = [[row["alarm_rows"][a]["moved"] for row in some if row["alarm_rows"]] for a in (0, 1)]
-        after = [row["alarm_rows"][a]["after"] for row in some if row["alarm_rows"] for a in (0, 1)]
+        moved = [[row["alarm_rows"][a]["moved"] for row in some] for a in (0, 1)]
+        after = [row["alarm_rows"][a]["after"] for row in some for a in (0, 1)]
         within = [row["verdict_share_within"] for row in some if row["verdict_share_within"] is not None]
         cells = [f"{model} {stage}", str(some[0]["num_steps"]), *map(_range, (*moved, after)), _range(within)]
         lines.append("| " + " | ".join(cells) + " |")
-    note = "Euclidean norms, least to largest over seeds. Within bounds: share of positions seen at folding at which"
-    return "\n".join([*lines, "", f"{note} all verdict tokens together are below 1e-6 and none is among the 20 best."])
+    return "\n".join([*lines, "", MOVEMENT_NOTE])
 
 
 def _range(values: Sequence[float]) -> str:

@@ -152,10 +152,16 @@ class Recipe(Config):
             raise ValueError("stages 1 and 2 need data.sources")
         if own is not None and "cot" in stages and not own.reasoned:
             raise ValueError("stage 3 needs data.reasoned")
+        if own is None and stages and self.training.world != self.benchmark.world:
+            raise ValueError(f"training.world is {self.training.world!r}, benchmark.world {self.benchmark.world!r}")
         if MAIN in self.variants:
             raise ValueError(f"a variant cannot be called {MAIN!r}: that is the recipe itself")
         for name in self.variants:
-            self.variant(name)
+            ends = self.variant(name).defend.stages[-1:]
+            if self.evaluate.after == "last_stage" and ends != stages[-1:]:
+                raise ValueError(f"variant {name!r} ends after another stage: set evaluate.after to every_stage")
+            if not set(ends) <= set(stages):
+                raise ValueError(f"variant {name!r} ends after {ends[0]}, which this recipe leaves out")
         return self
 
     def variant(self, name: str) -> "Recipe":

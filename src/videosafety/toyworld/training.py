@@ -15,7 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import field_validator
 
+from videosafety.core.errors import did_you_mean
 from videosafety.core.example import Example, Turn
 from videosafety.core.folder import write_folder
 from videosafety.core.labels import Safety
@@ -45,6 +47,16 @@ class TrainingConfig(Config):
     seed: int = knob(TRAINING_SEED, help="seed of clips and questions", ge=0)
     shares: dict[str, float] = knob(SHARES, help="share of each group of rows")
     general_share: float = knob(0.15, help="share of harmless rows without labels", ge=0, le=1)
+
+    @field_validator("shares")
+    @classmethod
+    def _of_known_groups(cls, shares: dict[str, float]) -> dict[str, float]:
+        for group in shares:
+            if group not in GROUPS:
+                raise ValueError(f"unknown group {group!r}; {did_you_mean(group, GROUPS)}")
+        if min(shares.values(), default=0) < 0 or not sum(shares.values()):
+            raise ValueError("shares are 0 or more, and some are more")
+        return shares
 
 
 @dataclass(frozen=True)
