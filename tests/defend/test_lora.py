@@ -50,7 +50,7 @@ def test_equal_seeds_begin_equally(base):
 
 
 def test_a_layer_that_is_not_there_is_named_with_those_that_are(base):
-    with pytest.raises(InputError, match="is called qproj.*use some of: .*q_proj"):
+    with pytest.raises(InputError, match=r"is called qproj.*use some of: .*q_proj"):
         ready(base, quick(lora=LoraConfig(targets=("qproj",))))
 
 

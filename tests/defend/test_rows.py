@@ -1,6 +1,7 @@
 """Rows: what a model sees and what it is asked to say; a lost clip adds nothing and is never replaced."""
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -110,7 +111,7 @@ def test_a_lost_clip_is_named_and_its_row_says_nothing(base, clips):
 
 def test_a_clip_that_changed_since_the_check_is_lost(base, clips, tmp_path):
     made = ready(base, quick())
-    (tmp_path / "other.mp4").write_bytes(open(clips[1].media[0].path, "rb").read())
+    (tmp_path / "other.mp4").write_bytes(Path(clips[1].media[0].path).read_bytes())
     [row] = list(rows_of(made, [lost(clips[0], str(tmp_path / "other.mp4"))]))[:1]
     assert row.fault.startswith("changed")
 

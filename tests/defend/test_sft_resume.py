@@ -116,5 +116,5 @@ def test_saved_work_with_other_weights_is_refused(base, clips, out):
     saved = load_file(file)
     saved.pop("wrapped.rows_AH")
     save_file(saved, file)
-    with pytest.raises(CheckpointError, match="the saved work has other weights, such as wrapped.rows_AH"):
+    with pytest.raises(CheckpointError, match=r"the saved work has other weights, such as wrapped\.rows_AH"):
         train_stage("at_sft", quick(max_steps=3, save_steps=1), clips[:4], base=base, out=out)

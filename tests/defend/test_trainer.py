@@ -85,7 +85,7 @@ def test_pure_bf16_weights_are_refused_because_they_would_not_move(base, clips, 
     assert moved[torch.float32] > 0.99
     assert moved[torch.bfloat16] < 0.02  # near 0.1 two bf16 numbers are 5e-4 apart; ten steps of 1e-6 round to nothing
     made.wrapped.model.to(torch.bfloat16)
-    with pytest.raises(InputError, match="weights to train are bfloat16.*float32; precision: bf16"):
+    with pytest.raises(InputError, match=r"weights to train are bfloat16.*float32; precision: bf16"):
         trainer_of(made, clips[:4], config, tmp_path)
     require_fp32({"heads": made.parts["heads"]})
 
@@ -139,9 +139,9 @@ def test_out_of_memory_is_a_sentence_that_says_what_to_lower(base, clips, tmp_pa
         raise error
 
     made.checkpoint.family.language_model(made.wrapped.model).layers[1].register_forward_pre_hook(full)
-    with pytest.raises(VideoSafetyError, match="out of memory while training; lower micro_batch_size") as caught:
-        with memory_errors(tmp_path):
-            trainer_of(made, clips[:4], config, tmp_path).train()
+    told = "out of memory while training; lower micro_batch_size"
+    with pytest.raises(VideoSafetyError, match=told) as caught, memory_errors(tmp_path):
+        trainer_of(made, clips[:4], config, tmp_path).train()
     assert "\n" not in str(caught.value)
 
 

@@ -191,7 +191,7 @@ class SafetyTrainer(Trainer):
         safetensors.torch.save_file(unique, folder / WEIGHTS, {"format": "pt"})
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        """What ``_save`` wrote; the Trainer would warn that frozen weights are missing, and expects a model of its own."""
+        """What ``_save`` wrote; the Trainer's own expects one of its models, and all weights."""
         if self.is_fsdp_enabled:
             return super()._load_from_checkpoint(resume_from_checkpoint, model)
         saved = safetensors.torch.load_file(Path(resume_from_checkpoint) / WEIGHTS)
