@@ -132,7 +132,10 @@ def test_variants_share_every_stage_in_which_they_do_not_differ(tmp_path):
     ("variants={a: ['seeds=[1]']}", "changes seeds"),
     ("variants={a: [defend.cot.lerning_rate=1]}", "learning_rate"),
     ("variants={main: []}", "the recipe itself"),
-    ("defend.at_sft.lambda_visual=0.1, defend.at_sft.batch_size=9", ""),
+    ("defend.at_sft.batch_size=9", "no multiple"),
+    ("defend.cot.warmup_share=1", "warmup_share"),
+    ("training.shares={HHH: 1}", "did you mean 'HH'"),
+    ("training.world=full", "world"),
     ("base.source=checkpoint", "go together"),
 ])  # fmt: skip
 def test_a_mistake_in_a_recipe_is_one_sentence_that_names_the_key(override, said):

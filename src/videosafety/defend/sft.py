@@ -26,6 +26,7 @@ from typing import Any, cast
 import torch
 from accelerate import PartialState
 from torch import Tensor, nn
+from transformers import TrainingArguments
 
 from videosafety.core.errors import VideoSafetyError
 from videosafety.core.example import Example
@@ -116,12 +117,7 @@ def train_stage(
         rows = Rows(examples, checkpoint=made.checkpoint, structured=config.structured, sampling=sampling, cache=cache)
         before = made.rows()
         kept = _features(config, features or out.parent / FEATURES)
-        lengths = kept_lengths(rows, work / LENGTHS) if config.group_by_length else None
-        with cached_vision(made.checkpoint, kept) if kept else nullcontext():
-            trainer = SafetyTrainer(made.objective, rows, config, args=args, parts=made.parts, on_step=on_step,
-                                    order=order_of(len(examples), config, seed=seed, lengths=lengths),
-                                    features=kept)  # fmt: skip
-            trainer.train()
+        trainer = _train(made, rows, config, args=args, kept=kept, work=work, seed=seed, on_step=on_step)
         whole = trainer.whole_state()
         if PartialState().is_main_process:
             if whole is not None:
@@ -134,6 +130,20 @@ def train_stage(
                     known={"stage": stage, "seed": seed, "base": base, "num_examples": len(examples)})  # fmt: skip
     PartialState().wait_for_everyone()
     return Trained(out, read_json(out / TRAINING))
+
+
+def _train(
+    made: "Assembled", rows: Rows, config: StageConfig, *, args: TrainingArguments, kept: FeatureCache | None,
+    work: Path, seed: int, on_step: OnStep,
+) -> SafetyTrainer:  # fmt: skip
+    """The trainer of a stage, at its last step."""
+    lengths = kept_lengths(rows, work / LENGTHS) if config.group_by_length else None
+    order = order_of(len(rows), config, seed=seed, lengths=lengths)
+    with cached_vision(made.checkpoint, kept) if kept else nullcontext():
+        trainer = SafetyTrainer(made.objective, rows, config, args=args, parts=made.parts, order=order, features=kept,
+                                on_step=on_step)  # fmt: skip
+        trainer.train()
+    return trainer
 
 
 def rows_hash(examples: Sequence[Example], sampling: Sampling | None) -> str:

@@ -39,8 +39,8 @@ class StageConfig(Config):
     learning_rate: float = knob(1e-6, unit="1/step", paper=1e-6, help="of the language model", gt=0)
     alarm_learning_rate: float = knob(1e-5, unit="1/step", paper=1e-5, help="of the alarms' input vectors", gt=0)
     head_learning_rate: float = knob(1e-5, unit="1/step", paper=1e-5, help="of the heads", gt=0)
-    lambda_visual: float = knob(0.0, paper=0.1, help="weight of the visual alarm loss", ge=0)
-    lambda_textual: float = knob(0.0, paper=0.1, help="weight of the textual alarm loss", ge=0)
+    lambda_visual: float = knob(0.0, help="weight of the visual alarm loss; paper: 0.1 in stage 2", ge=0)
+    lambda_textual: float = knob(0.0, help="weight of the textual alarm loss; paper: 0.1 in stage 2", ge=0)
     atc_scaling: Literal["paper", "released"] = knob(
         "paper", paper="paper", help="alarm loss: mean over labelled samples, or over answer tokens as in released code"
     )
@@ -50,7 +50,7 @@ class StageConfig(Config):
     max_steps: int = knob(0, unit="optimiser steps", help="stop after so many; 0: after the epochs", ge=0)
     batch_size: int = knob(128, unit="examples", paper=128, help="global batch of one optimiser step", ge=1)
     micro_batch_size: int = knob(4, unit="examples", help="examples a device holds at once", ge=1)
-    warmup_share: float = knob(0.03, paper=0.03, help="share of the steps in which the rate rises", ge=0, le=1)
+    warmup_share: float = knob(0.03, paper=0.03, help="share of the steps in which the rate rises", ge=0, lt=1)
     schedule: Literal["cosine", "linear", "constant"] = knob("cosine", paper="cosine", help="course of the rate")
     weight_decay: float = knob(0.0, paper=0.0, help="of AdamW", ge=0)
     max_grad_norm: float = knob(1.0, help="the gradient is clipped to this norm; 0: never", ge=0)
