@@ -50,6 +50,12 @@ def test_a_micro_batch_is_alike_and_a_global_batch_is_mixed() -> None:
     assert spread < np.std(lengths) / np.sqrt(16 / 4) * 1.3  # four independent micro-batches in each
 
 
+def test_micro_batches_stay_alike_where_epochs_end_inside_one() -> None:
+    lengths = mixed(1023)
+    order = order_of(len(lengths), config(epochs=4.0), seed=0, lengths=lengths)
+    assert padded_share(order, lengths, micro_batch_size=4) <= 1.05
+
+
 def test_what_a_global_batch_consists_of_does_not_depend_on_the_number_of_processes() -> None:
     lengths, size, micro = mixed(), 16, 4
     order = order_of(len(lengths), config(), seed=2, lengths=lengths)
