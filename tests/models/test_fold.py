@@ -253,3 +253,16 @@ def test_the_side_effect_is_that_of_the_rows_as_written(one):
     assert worse["share_within"] < 1
     head[one.checkpoint.alarm.token_ids[0]] = 100 * seen.hidden_NH[0]
     assert side_effect(one.checkpoint.alarm, head, seen)["share_alarm_best"] > 0
+
+
+def test_a_long_row_leaves_room_for_its_answer():
+    from videosafety.models.family import IGNORE
+    from videosafety.models.fold import _spread
+
+    ordinary = torch.ones(2, 200, dtype=torch.bool)
+    labels = torch.full((2, 200), IGNORE)
+    labels[0, -20:] = 5
+    chosen = _spread(ordinary, labels, 40)
+    assert chosen.sum(dim=1).tolist() == [40, 40]
+    assert chosen[0, 179:199].all()  # the positions that say the answer's tokens
+    assert _spread(ordinary, None, 500).all()

@@ -44,7 +44,7 @@ from videosafety.defend.trainer import OnStep, SafetyTrainer, arguments, memory_
 from videosafety.models.alarm import Alarm, add_alarms, set_template
 from videosafety.models.checkpoint import Checkpoint, load, save_model
 from videosafety.models.features import FeatureCache, cached_vision
-from videosafety.models.fold import fold, observe, suppress
+from videosafety.models.fold import MAX_POSITIONS, fold, observe, suppress
 from videosafety.models.wrapped import AlarmModel
 from videosafety.video.cache import FrameCache
 from videosafety.video.plan import Sampling
@@ -54,7 +54,7 @@ CURVE = "curve.jsonl"
 LENGTHS = "lengths.json"
 FEATURES = "features"
 CURVE_KEYS = ("step", "loss", "loss_answer", "loss_visual", "loss_textual", "learning_rate", "tokens", "seconds")
-NUM_OBSERVED = 256  # examples whose positions are looked at when the verdict rows are fitted
+NUM_OBSERVED = 256  # examples to which the verdict rows are fitted; as many others measure them
 
 
 @dataclass(frozen=True)
@@ -88,16 +88,14 @@ def train_stage(
         base: the checkpoint to start from: a folder or a hub id.
         out: the checkpoint folder to write; work in progress stands beside it.
         seed: of the order of the rows.
-        sampling: how frames are taken.
-        cache: of decoded frames.
+        sampling, cache: how frames are taken; where decoded ones are kept.
         features: folder of vision features where ``feature_cache_gib`` is over 0; None: beside ``out``.
         attention: transformers' attention implementation, None for its default.
         on_step: called with (step, steps, loss).
 
     Raises:
         CheckpointError: the base does not load, or its tokenizer has our tokens without a sidecar.
-        InputError: weights that are not fp32, a batch that does not divide, too many rows lost while training,
-            ``feature_cache_gib`` of a family whose features cannot be kept.
+        InputError: a batch that does not divide, too many rows lost, features of a family that cannot be kept.
         StorageError: the disk is full.
     """
     if (out / TRAINING).is_file():
@@ -106,14 +104,13 @@ def train_stage(
     args = arguments(config, work=work, seed=seed)
     claim(work, {"stage": stage, "base": base, "config": fingerprint(config), "seed": str(seed),
                  "rows": rows_hash(examples, sampling)})  # fmt: skip
-    sharded = os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
 
     def begin(device: str) -> Assembled:
         checkpoint = load(base, dtype=torch.float32, attention=attention, device=device)
         return assemble(checkpoint, config, seed=seed)
 
     with memory_errors(work):
-        made = begin("cpu" if sharded else str(args.device))
+        made = begin("cpu" if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" else str(args.device))
         rows = Rows(examples, checkpoint=made.checkpoint, structured=config.structured, sampling=sampling, cache=cache)
         before = made.rows()
         kept = _features(config, features or out.parent / FEATURES)
@@ -123,11 +120,9 @@ def train_stage(
             if whole is not None:
                 made = begin(str(args.device))
                 made.objective.load_state_dict(whole)
-            require_finite(made.parts, where=work)
-            rows.checkpoint = made.checkpoint
             done = Done(trainer.state.global_step, trainer.state.log_history, trainer.faults)
-            _finish(made, rows, config, before, done, out=out, work=work,
-                    known={"stage": stage, "seed": seed, "base": base, "num_examples": len(examples)})  # fmt: skip
+            known = {"stage": stage, "seed": seed, "base": base, "num_examples": len(examples)}
+            _finish(made, rows, config, before, done, out=out, work=work, known=known)
     PartialState().wait_for_everyone()
     return Trained(out, read_json(out / TRAINING))
 
@@ -228,6 +223,8 @@ def _finish(
     known: Mapping[str, Any],
 ) -> None:  # fmt: skip
     """Merge, fold and save; then the work folder goes."""
+    require_finite(made.parts, where=work)
+    rows.checkpoint = made.checkpoint
     made.merge()
     after = made.rows()
     moved = None if before is None or after is None else [movement(a, b) for a, b in zip(before, after, strict=True)]
@@ -246,16 +243,19 @@ def _folded(wrapped: AlarmModel, rows: Rows, config: StageConfig) -> Alarm | Non
     if wrapped.alarm is None:
         return None
     wrapped.eval()
-    return fold(wrapped, observe(wrapped, _batches(rows, wrapped.model.device, config.micro_batch_size)))
+    fitted, held_out = (observe(wrapped, _batches(rows, wrapped.model.device, config.micro_batch_size, half=half),
+                                per_row=MAX_POSITIONS // NUM_OBSERVED) for half in (0, 1))  # fmt: skip
+    return fold(wrapped, fitted, check=held_out)
 
 
-def _batches(rows: Rows, device: torch.device, size: int) -> Iterator[dict[str, Tensor]]:
-    """Batches of examples spread evenly over the rows, as model inputs."""
-    stride = max(1, len(rows) // NUM_OBSERVED)
-    chosen = iter(range(0, len(rows), stride))
+def _batches(rows: Rows, device: torch.device, size: int, *, half: int) -> Iterator[dict[str, Tensor]]:
+    """Batches of one half of some examples spread evenly over the rows, as model inputs with their labels."""
+    stride = max(1, len(rows) // (2 * NUM_OBSERVED))
+    chosen = iter(range(min(half * stride, len(rows) - 1), len(rows), 2 * stride))
     while some := list(islice(chosen, size)):
         batch = rows.collate([rows[i] for i in some])
-        yield {name: cast(Tensor, value).to(device) for name, value in batch.items() if name not in NOT_INPUTS}
+        kept = [name for name in batch if name == "labels" or name not in NOT_INPUTS]
+        yield {name: cast(Tensor, batch[name]).to(device) for name in kept}
 
 
 def _save(

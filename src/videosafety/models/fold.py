@@ -29,6 +29,7 @@ import torch
 from torch import Tensor
 
 from videosafety.models.alarm import Alarm
+from videosafety.models.family import IGNORE
 from videosafety.models.wrapped import AlarmModel
 
 MAX_MASS, MAX_RANK = 1e-6, 20  # of all verdict rows together; of any of them
@@ -56,10 +57,18 @@ class Seen:
 
 
 @torch.no_grad()
-def observe(wrapped: AlarmModel, batches: Iterable[Mapping[str, Tensor]], *, limit: int = MAX_POSITIONS) -> Seen:
+def observe(
+    wrapped: AlarmModel,
+    batches: Iterable[Mapping[str, Tensor]],
+    *,
+    limit: int = MAX_POSITIONS,
+    per_row: int | None = None,
+) -> Seen:
     """Run batches and keep what folding needs of up to ``limit`` of their positions, evenly spread, without padding.
 
-    The model's own mode and device are used. Alarm positions are left out: there the verdicts are meant to be read.
+    ``per_row`` bounds what one row gives: with ``labels``, up to three quarters of it are positions of the answer,
+    where a server samples; a long clip would else leave nothing but its own tokens. The model's own mode and device are
+    used. Alarm positions are left out: there the verdicts are meant to be read.
     """
     kept, num_kept = list[tuple[Tensor, ...]](), 0
     for batch in batches:
@@ -68,6 +77,8 @@ def observe(wrapped: AlarmModel, batches: Iterable[Mapping[str, Tensor]], *, lim
         ids_BT = inputs["input_ids"]
         alarms_BT = torch.isin(ids_BT, torch.tensor(wrapped.alarm.token_ids, device=ids_BT.device))
         ordinary_BT = inputs["attention_mask"].bool() & ~alarms_BT
+        if per_row is not None:
+            ordinary_BT = _spread(ordinary_BT, batch.get("labels"), per_row)
         for chunk_NH in wrapped(inputs)[ordinary_BT].split(CHUNK):
             logits_NV = wrapped.answer_logits(chunk_NH).float()
             best_NK = logits_NV.topk(min(MAX_RANK, logits_NV.shape[-1]), dim=-1).values
@@ -79,6 +90,25 @@ def observe(wrapped: AlarmModel, batches: Iterable[Mapping[str, Tensor]], *, lim
     stride = max(1, math.ceil(num_kept / limit))
     hidden_NH, *rest = (torch.cat(parts)[::stride] for parts in zip(*kept, strict=True))
     return Seen(hidden_NH, *rest)
+
+
+def _spread(ordinary_BT: Tensor, labels_BT: Tensor | None, per_row: int) -> Tensor:
+    """Of each row's ordinary positions at most ``per_row``, evenly: answers first, the others fill up."""
+    answer_BT = torch.zeros_like(ordinary_BT)
+    if labels_BT is not None:
+        answer_BT[:, :-1] = labels_BT[:, 1:] != IGNORE
+    chosen_BT = torch.zeros_like(ordinary_BT)
+    for row, (ordinary_T, answer_T) in enumerate(zip(ordinary_BT, answer_BT, strict=True)):
+        answers = _evenly((ordinary_T & answer_T).nonzero()[:, 0], 3 * per_row // 4)
+        others = _evenly((ordinary_T & ~answer_T).nonzero()[:, 0], per_row - len(answers))
+        chosen_BT[row, torch.cat([answers, others])] = True
+    return chosen_BT
+
+
+def _evenly(positions_K: Tensor, num: int) -> Tensor:
+    if len(positions_K) <= num:
+        return positions_K
+    return positions_K[torch.linspace(0, len(positions_K) - 1, num, device=positions_K.device).round().long()]
 
 
 def fit_offset(seen: Seen, *, spread: float = SPREAD) -> Tensor:
@@ -105,9 +135,10 @@ def fit_offset(seen: Seen, *, spread: float = SPREAD) -> Tensor:
 
 
 @torch.no_grad()
-def fold(wrapped: AlarmModel, seen: Seen) -> Alarm:
+def fold(wrapped: AlarmModel, seen: Seen, *, check: Seen | None = None) -> Alarm:
     """Write rows and verdicts into the model, in place; returns the alarm with its scale and what was measured.
 
+    The rows are fitted to ``seen``; the side effect is measured on ``check``, other rows, or else on the same ones.
     The wrapped model goes on working: its rows equal the embedding's. ``generation_config`` never samples the six ids.
     """
     model, alarm = wrapped.model, wrapped.alarm
@@ -128,7 +159,7 @@ def fold(wrapped: AlarmModel, seen: Seen) -> Alarm:
         head[safe] = (offset_H - scale * weight_H / 2).to(head)
     suppress(model, alarm.all_ids)
     folded = replace(alarm, weight_AH=weight_AH, bias_A=wrapped.head_bias_A.detach().float().cpu(), scale=scale)
-    measured = side_effect(folded, head, seen)
+    measured = side_effect(folded, head, seen if check is None else check)
     if measured["share_within"] < 1:
         logging.getLogger(__name__).warning(
             "the verdict tokens exceed their bound at a share of %.2g of %d positions, at most with probability %.1g; "
