@@ -75,6 +75,13 @@ def test_a_masked_target_adds_nothing_to_the_loss_or_to_any_gradient():
     assert logits.grad[2, 1] != 0
 
 
+def test_the_alarm_loss_is_summed_in_fp32_whatever_comes_in():
+    logits, targets = torch.zeros(3, 2, dtype=torch.bfloat16), torch.ones(3, 2, dtype=torch.bfloat16)
+    for one in alarm_loss(logits, targets):
+        assert one.dtype is torch.float32
+        assert float(one) == pytest.approx(3 * math.log(2), rel=1e-6)
+
+
 def doubled(example):
     """The same row with twice as much to say."""
     return example.model_copy(update={"answer": f"{example.answer} {example.answer}"})

@@ -59,6 +59,7 @@ def answer_loss(
 
 def alarm_loss(logits_BA: Tensor, targets_BA: Tensor) -> tuple[Tensor, Tensor]:
     """Summed binary cross-entropy of the visual and of the textual alarm; nan targets and nan logits are masked."""
+    logits_BA, targets_BA = logits_BA.float(), targets_BA.float()  # FSDP2 hands bf16 inputs to what computes in bf16
     known_BA = ~(targets_BA.isnan() | logits_BA.isnan())
     each_BA = nn.functional.binary_cross_entropy_with_logits(
         torch.where(known_BA, logits_BA, 0.0), torch.where(known_BA, targets_BA, 0.0), reduction="none"
