@@ -10,17 +10,17 @@ from typing import Any
 
 from videosafety.chain import ABLATIONS, NOTICE, TRAININGS
 from videosafety.core.jsonl import read_json
-from videosafety.core.metrics import SummaryRow
+from videosafety.core.metrics import Metric, SummaryRow
 from videosafety.core.store import write_json, write_text
 from videosafety.report.markdown import figures_markdown, markdown
-from videosafety.report.rows import main_rows, split_rows
+from videosafety.report.rows import is_variant, main_rows, split_rows
 
 EXACT = "oracle"
 BY_JUDGE = (ABLATIONS, "ability.json")
 MOVEMENT_NOTE = """Euclidean norms, least to largest over seeds; a stage that variants share stands once. Embeddings
 are tied, so the answer loss moves a row from the LM head's side too: a row whose alarm no prompt holds moves as well.
-Within bounds: share of the positions seen at folding at which all verdict tokens together are below 1e-6 and none is
-among the 20 best; the rows were fitted to the same positions."""
+Within bounds: share of the positions measured at folding at which all verdict tokens together are below 1e-6 and none
+is among the 20 best."""
 
 
 def results_table(folder: Path) -> str:
@@ -60,13 +60,22 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+def _is_kept(row: SummaryRow, *, variant: bool) -> bool:
+    if row.language is None and row.category is None:
+        return row.judge == EXACT or not variant
+    return row.judge == EXACT and not variant and row.metric in (Metric.DSR, Metric.FRR)
+
+
 def publish(folder: Path, results: Path) -> None:
     """Write what is committed of a run: ``run.json``, ``table.md``, and the rows behind it.
 
-    Left out: languages and categories crossed, and either of them by seed; the run's own page shows those.
+    Left out: languages and categories crossed, and either of them by seed; of variants and of other judges than the
+    oracle any of them, and of the rest all but DSR and FRR. The run's own page shows those.
     """
     rows = [SummaryRow.model_validate(row) for row in read_json(folder / "summary.json")]
-    kept = [r for r in rows if (r.language is not None) + (r.category is not None) + (r.seed is not None) <= 1]
+    rows = [r for r in rows if (r.language is not None) + (r.category is not None) + (r.seed is not None) <= 1]
+    models = {row.model for row in rows}
+    kept = [row for row in rows if _is_kept(row, variant=is_variant(row.model, models))]
     write_json(results / "summary.json", [row.model_dump(mode="json") for row in kept])
     write_json(results / "run.json", read_json(folder / "run.json"))
     for name in (*BY_JUDGE, "alarms.json", TRAININGS):
