@@ -61,16 +61,17 @@ def _range(values: Sequence[float]) -> str:
 
 
 def _is_kept(row: SummaryRow, *, variant: bool) -> bool:
-    if row.language is None and row.category is None:
-        return row.judge == EXACT or not variant
-    return row.judge == EXACT and not variant and row.metric in (Metric.DSR, Metric.FRR)
+    if variant or row.judge != EXACT:
+        whole = row.language is None and row.category is None and row.seed is None
+        return whole and not (variant and row.judge != EXACT)
+    return (row.language is None and row.category is None) or row.metric in (Metric.DSR, Metric.FRR)
 
 
 def publish(folder: Path, results: Path) -> None:
     """Write what is committed of a run: ``run.json``, ``table.md``, and the rows behind it.
 
-    Left out: languages and categories crossed, and either of them by seed; of variants and of other judges than the
-    oracle any of them, and of the rest all but DSR and FRR. The run's own page shows those.
+    Left out: languages and categories crossed, and either of them by seed; by language or category all but DSR and FRR;
+    variants and other judges than the oracle but for their pooled rows. The run's own page shows those.
     """
     rows = [SummaryRow.model_validate(row) for row in read_json(folder / "summary.json")]
     rows = [r for r in rows if (r.language is not None) + (r.category is not None) + (r.seed is not None) <= 1]

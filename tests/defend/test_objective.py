@@ -67,6 +67,10 @@ def test_in_every_family_the_decoder_and_the_head_are_all_that_is_trained(tmp_pa
     decoder = made.checkpoint.family.language_model(made.wrapped.model)
     assert trained == {id(p) for p in decoder.parameters()} | {id(made.wrapped.model.get_output_embeddings().weight)}
     assert not [name for name in names if "vision" in name or "visual" in name or "image" in name]
+    apart = made.objective._no_split_modules  # what FSDP gathers by itself: with words alone the tower is never entered
+    assert apart == [type(decoder.layers[0]).__name__]
+    seen = made.checkpoint.family.vision_modules(made.wrapped.model)
+    assert not [m for module in seen for m in module.modules() if type(m).__name__ in apart]
     found = gradients(made, [batch_of(made, clips[:2])], config)
     assert {id(p) for n, p in made.objective.named_parameters() if n in found} >= trained
 
