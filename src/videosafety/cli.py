@@ -121,7 +121,10 @@ def train(
     from videosafety.settings import Recipe
 
     loaded = load_recipe(name, Recipe, overrides=overrides or [])
-    for folder in train_stages(loaded, out=out or Path("runs") / loaded.name, console=console):
+    first = os.environ.get("RANK", "0") == "0"  # of the processes that a launcher started
+    folders = train_stages(loaded, out=out or Path("runs") / loaded.name,
+                           console=console if first else Console(stderr=True, quiet=True))  # fmt: skip
+    for folder in folders if first else ():
         out_console.print(str(folder), soft_wrap=True, markup=False, highlight=False)
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 from alarmkit import folded, mixed
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tinyfamilies import tiny_checkpoint
 
@@ -171,3 +172,18 @@ def test_what_folding_measured_is_beside_the_heads(made):
     assert set(measured) == {"num_positions", "share_within", "verdict_mass_max", "alarm_mass_mean", "alarm_mass_max",
                              "share_alarm_best"}  # fmt: skip
     assert load(str(made[1])).alarm.measured == made[0].checkpoint.alarm.measured
+
+
+def test_equal_alarms_are_equal_bytes(tmp_path):
+    heads = torch.arange(8.0).reshape(2, 4)
+    alarm = Alarm((1, 2), ((3, 4), (5, 6)), heads, heads[:, 0], scale=0.5, measured='{"a": 1}')
+    seen = set()
+    for _ in range(20):
+        write_sidecar(alarm, tmp_path)
+        seen.add((tmp_path / SIDECAR).read_bytes())
+    assert len(seen) == 1
+    write_sidecar(replace(alarm, scale=0.25), tmp_path)
+    assert (tmp_path / SIDECAR).read_bytes() not in seen
+    with safe_open(tmp_path / SIDECAR, "pt") as file:
+        assert file.metadata()["scale"] == "0.25"
+        torch.testing.assert_close(file.get_tensor("weight"), heads)

@@ -16,6 +16,7 @@ Example:
     >>> alarm.logits(hidden_BTH, input_ids_BT).sigmoid()                        # doctest: +SKIP
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from transformers import PreTrainedModel, ProcessorMixin
 
 from videosafety.core.alarm import FORMAT, MODALITIES, SIDECAR, TOKENS, Modality
 from videosafety.core.errors import CheckpointError
+from videosafety.core.store import write_bytes
 from videosafety.models.placement import place, placed
 
 ROUNDING = 2.0**-8  # of a bf16 number, relative
@@ -158,11 +160,18 @@ def set_template(processor: ProcessorMixin, modalities: Sequence[Modality]) -> N
 
 
 def write_sidecar(alarm: Alarm, folder: Path) -> None:
-    """``alarm_heads.safetensors``: the heads, and what else ``read_sidecar`` needs as metadata."""
+    """``alarm_heads.safetensors``: the heads, and what else ``read_sidecar`` needs as metadata.
+
+    Equal alarms give equal bytes: the package writes metadata in an order that differs from call to call, so the header is written anew, sorted.
+    """
     metadata = {"format": FORMAT, "scale": "" if alarm.scale is None else repr(alarm.scale),
                 "modalities": " ".join(alarm.modalities), "measured": alarm.measured}  # fmt: skip
     tensors = {"weight": alarm.weight_AH.float().contiguous().cpu(), "bias": alarm.bias_A.float().contiguous().cpu()}
-    safetensors.torch.save_file(tensors, folder / SIDECAR, metadata)
+    blob = safetensors.torch.save(tensors, metadata)
+    end = 8 + int.from_bytes(blob[:8], "little")
+    header = json.dumps(json.loads(blob[8:end]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    write_bytes(folder / SIDECAR, len(header).to_bytes(8, "little") + header + blob[end:])
 
 
 def read_sidecar(folder: Path, *, tokenizer: Any, template: str, hidden_size: int) -> Alarm | None:
