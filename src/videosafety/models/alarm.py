@@ -162,7 +162,8 @@ def set_template(processor: ProcessorMixin, modalities: Sequence[Modality]) -> N
 def write_sidecar(alarm: Alarm, folder: Path) -> None:
     """``alarm_heads.safetensors``: the heads, and what else ``read_sidecar`` needs as metadata.
 
-    Equal alarms give equal bytes: the package writes metadata in an order that differs from call to call, so the header is written anew, sorted.
+    Equal alarms give equal bytes: the package writes metadata in an order that differs from call to call, so the header
+    is written anew, sorted.
     """
     metadata = {"format": FORMAT, "scale": "" if alarm.scale is None else repr(alarm.scale),
                 "modalities": " ".join(alarm.modalities), "measured": alarm.measured}  # fmt: skip
