@@ -19,10 +19,10 @@ help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
 	  printf '  make %-10s %s\n' "$$name" "$$text"; done
 
-demo: $(STAMP) ## the paper's finding on this machine: runs/demo/report.html (ARGS="…" goes to the command)
+demo: $(STAMP) ## the paper on this machine, base and stages 1 to 3: runs/demo/report.html (ARGS="…" goes to the command)
 	$(BIN)/videosafety demo $(ARGS)
 
-reproduce: $(STAMP) ## train the base model on several seeds and evaluate each: the committed results
+reproduce: $(STAMP) ## bases from scratch on several seeds, stages, ablations, baselines: the committed results (hours)
 	$(BIN)/videosafety reproduce $(ARGS)
 
 test: $(STAMP) ## all tests; VIDEOSAFETY_TEST_DATA=DIR adds the ones on real clips
