@@ -11,7 +11,6 @@ from PIL import Image
 from serverkit import process
 from tinyfamilies import tiny_checkpoint
 
-from videosafety.core.errors import ServerError
 from videosafety.llm.readout import Calibration, Server, read_chat, read_prompt
 from videosafety.models.checkpoint import load, save
 from videosafety.models.family import Message
@@ -65,13 +64,3 @@ def test_a_rendered_prompt_by_completion(served):
     assert found == pytest.approx(answer.alarm, abs=1e-4)
     wrong = Calibration(2 * Calibration.of(folder).scale, Calibration.of(folder).bias)
     assert read_prompt(server, wrong, prompt) != pytest.approx(answer.alarm, abs=1e-4)
-
-
-def test_a_server_whose_model_has_no_such_tokens_is_an_error(served, tmp_path):
-    """The plain model reads the verdict token as words; its answer holds no such token."""
-    _, folder, _ = served
-    plain = tiny_checkpoint("videollama3", tmp_path / "plain", tied=True)
-    with process([sys.executable, str(SCRIPT), str(plain)]) as running:
-        server = Server(f"http://127.0.0.1:{int(running.stdout.readline())}/v1", "plain")
-        with pytest.raises(ServerError, match="no log-prob"):
-            read_chat(server, Calibration.of(folder), [{"role": "user", "content": "Why?"}])
