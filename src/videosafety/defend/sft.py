@@ -54,7 +54,7 @@ CURVE = "curve.jsonl"
 LENGTHS = "lengths.json"
 FEATURES = "features"
 CURVE_KEYS = ("step", "loss", "loss_answer", "loss_visual", "loss_textual", "learning_rate", "tokens", "seconds")
-NUM_OBSERVED = 256  # examples to which the verdict rows are fitted; as many others measure them
+NUM_OBSERVED = 512  # examples to which the verdict rows are fitted; as many others measure them
 
 
 @dataclass(frozen=True)
