@@ -12,6 +12,7 @@ from videosafety.core.records import (
     LANGUAGES,
     OUTCOMES_HARMFUL,
     OUTCOMES_SAFE,
+    AlarmScore,
     Image,
     Outcome,
     Provenance,
@@ -50,7 +51,9 @@ faults = st.builds(Response, sample_id=ids, arm=ids, model=text, text=text, stop
 verdicts = st.builds(
     Verdict, sample_id=ids, arm=ids, judge=text, outcome=st.sampled_from(Outcome), reason=text.filter(bool)
 )
-ROUND_TRIPS = st.one_of(samples, responses, faults, verdicts, labels, spans, medium, provenance)
+share = st.none() | st.floats(0, 1)
+alarms = st.builds(AlarmScore, sample_id=ids, arm=ids, visual=share, textual=share)
+ROUND_TRIPS = st.one_of(samples, responses, faults, verdicts, alarms, labels, spans, medium, provenance)
 
 
 @given(ROUND_TRIPS)
@@ -68,7 +71,7 @@ def test_the_round_trip_covers_every_record() -> None:
             yield from below(sub)
 
     assert {kind.__name__ for kind in below(Record)} == {
-        "Span", "Video", "Image", "Provenance", "Sample", "Response", "Verdict",
+        "Span", "Video", "Image", "Provenance", "Sample", "Response", "Verdict", "AlarmScore",
     }  # fmt: skip
 
 

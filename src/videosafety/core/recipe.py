@@ -80,11 +80,11 @@ def with_overrides(data: Mapping[str, Any], overrides: Sequence[str], *, schema:
     Raises:
         RecipeError: an override that is not ``key=value``, or a key or value that the schema refuses.
     """
-    data = json.loads(json.dumps(data))
+    content: dict[str, Any] = json.loads(json.dumps(data))
     for override in overrides:
-        _override(data, override)
+        _override(content, override)
     try:
-        return schema.model_validate_json(json.dumps(data), strict=True)
+        return schema.model_validate_json(json.dumps(content), strict=True)
     except ValidationError as error:
         faults = explain(error, kind=schema)
         if len(faults) == 1:

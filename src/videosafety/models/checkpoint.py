@@ -78,7 +78,9 @@ def load(
             folder, dtype=dtype, use_safetensors=True, attn_implementation=attention, output_loading_info=True
         )
         family.render(processor, (Message("user", ("Hello?",)),))  # a template that fails, fails here
-    except CheckpointError:
+    except CheckpointError as error:
+        if error.where is None:
+            raise CheckpointError(error.what, where=path, fix=error.fix) from error
         raise
     except Exception as error:
         cause = str(error).strip().splitlines()

@@ -111,8 +111,16 @@ class StockFamily:
     decoder: str = "model.language_model"
 
     def template(self, processor: ProcessorMixin) -> str:
-        """The checkpoint's own chat template."""
-        return str(cast(Any, processor).chat_template or cast(Any, processor).tokenizer.chat_template)
+        """The checkpoint's own chat template, the processor's before the tokenizer's.
+
+        Raises:
+            CheckpointError: neither has one.
+        """
+        owners = (processor, cast(Any, processor).tokenizer)
+        found = next((one.chat_template for one in owners if getattr(one, "chat_template", None)), None)
+        if found is None:
+            raise CheckpointError("the checkpoint has no chat template", fix="add its family's chat_template.jinja")
+        return str(found)
 
     def render(self, processor: ProcessorMixin, conversation: Conversation) -> str:
         """The prompt by the checkpoint's chat template; the assistant speaks next.
