@@ -16,7 +16,6 @@ Example:
     >>> rows = summarise_run(Path("runs/demo"))                                 # doctest: +SKIP
 """
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import attrgetter
@@ -28,7 +27,7 @@ from videosafety.core.jsonl import read_record, read_records
 from videosafety.core.labels import Labels
 from videosafety.core.metrics import MAX_UNSCORED_SHARE, SummaryRow, summarise
 from videosafety.core.records import AlarmScore, Identifier, Outcome, Record, Response, Sample, Verdict
-from videosafety.core.scored import ScoredItem
+from videosafety.core.scored import ScoredItem, score
 from videosafety.core.store import write_json, write_records
 from videosafety.evaluate.arms import ARMS
 from videosafety.evaluate.manifest import MediaState
@@ -134,23 +133,8 @@ def scored_item(
 ) -> ScoredItem:
     """A verdict with its groups. ``labels`` are those of (item, arm); a split is a benchmark row of its own."""
     words_alone = verdict.arm in ARMS and ARMS[verdict.arm].words_alone
-    return ScoredItem(
-        sample_id=sample.id,
-        cluster=sample.cluster_id,
-        words=f"words-{hashlib.sha256(sample.query.encode()).hexdigest()[:16]}" if words_alone else None,
-        subset=sample.subset,
-        arm=verdict.arm,
-        arm_request=labels.request,
-        language=sample.language,
-        category=sample.category,
-        judge=verdict.judge,
-        outcome=verdict.outcome,
-        reason=verdict.reason,
-        model=model,
-        stage=stage,
-        benchmark=f"{benchmark}:{sample.split}" if sample.split else benchmark,
-        seed=seed,
-    )
+    return score(sample, labels, verdict, benchmark=benchmark, model=model, stage=stage, seed=seed,
+                 words_alone=words_alone)  # fmt: skip
 
 
 def summarise_run(run_folder: Path) -> list[SummaryRow]:
