@@ -1,4 +1,4 @@
-"""One training example of stages 1 to 3: a conversation, the answer to learn, and what is known of its harm.
+"""One training example: a conversation, the answer to learn (stage 4: to compare with), and what is known of its harm.
 
 A benchmark item is a ``Sample``; an ``Example`` is what a model learns from. A label that nobody gave is None and stays
 None: its alarm loss is masked, never guessed and never "safe" (in the released code a missing label was inferred).
@@ -15,8 +15,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from videosafety.core.errors import InputError
-from videosafety.core.labels import Safety
-from videosafety.core.records import Identifier, Image, Language, Record, Video
+from videosafety.core.labels import Labels, Safety
+from videosafety.core.records import Identifier, Image, Language, Record, Sample, Video
 from videosafety.core.response import render
 
 
@@ -32,7 +32,8 @@ class Example(Record):
     """A conversation that ends with a user's turn, and the assistant's answer to it.
 
     ``visual`` and ``textual`` are the two alarms' targets, None where unlabelled. ``think`` is the reasoning that stage
-    3 teaches, None where the row has none. Media paths are relative to the file's folder, or absolute.
+    3 teaches, None where the row has none. ``facts`` is what an exact judge checks. Media paths are relative to the
+    file's folder, or absolute.
     """
 
     id: Identifier
@@ -44,6 +45,7 @@ class Example(Record):
     request: Safety | None = None
     language: Language | None = None
     source: str = Field(default="", max_length=200)
+    facts: dict[str, str] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _is_a_question(self) -> Self:
@@ -79,3 +81,17 @@ class Example(Record):
             raise InputError(f"a structured response needs {' and '.join(missing)}", where=self.id,
                              fix="label the row, or leave it out of stage 3")  # fmt: skip
         return render(think=self.think, answer=self.answer, visual=self.visual, textual=self.textual)
+
+    def sample(self) -> Sample:
+        """The row as the graders of stage 4 see it: the last question, its first clip or picture, and three labels.
+
+        Raises:
+            InputError: a label or the language is missing.
+        """
+        missing = [name for name in ("visual", "textual", "request", "language") if getattr(self, name) is None]
+        if self.visual is None or self.textual is None or self.request is None or self.language is None:
+            raise InputError(f"a reward needs {' and '.join(missing)}", where=self.id,
+                             fix="label the row, or leave it out of stage 4")  # fmt: skip
+        labels = Labels(visual=self.visual, textual=self.textual, request=self.request)
+        return Sample(id=self.id, media=next(iter(self.media), None), query=self.turns[-1].text,
+                      language=self.language, labels=labels, reference=self.answer, facts=self.facts)  # fmt: skip

@@ -155,6 +155,7 @@ def _example(sample: Sample, *, shown: Thing | None, asked: Thing | None, genera
         request=None if general else labels.request,
         language=sample.language,
         source="toy-general" if general else "toy-safety",
+        facts=sample.facts,
     )
 
 
