@@ -1,0 +1,116 @@
+"""A batch of prompts, encoded once: token ids, positions and the features of their frozen vision.
+
+Stage 4 shows the same prompt to the sampler, to the policy and to the reference. The vision tower runs once for all of
+them: its output is kept here and handed to the family's own forward pass, which takes it in place of pixels.
+
+Axes: B prompts, P prompt tokens (padded on the right), X position axes (1, or 3 where rotary positions have several).
+
+Example:
+    >>> prefix = Prefix.of(checkpoint.model, collate(rows, pad_token_id=0, side="right"))     # doctest: +SKIP
+    >>> hidden_BPH = prefix.run(checkpoint.model).last_hidden_state             # doctest: +SKIP
+"""
+
+import hashlib
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+PIXELS = {"image": "pixel_values", "video": "pixel_values_videos"}
+PER_TOKEN = ("input_ids", "attention_mask", "mm_token_type_ids")
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """Prompts as a model reads them.
+
+    ``ids_BP`` and ``mask_BP`` (1 real, 0 padding); ``positions_XBP`` rotary positions; ``media`` are the tensors that a
+    family's forward pass needs beside the ids, pixels apart; ``vision`` what the tower made of the pixels, by kind;
+    ``digest`` is a hash over ids and pixels.
+    """
+
+    ids_BP: Tensor
+    mask_BP: Tensor
+    positions_XBP: Tensor
+    media: Mapping[str, Tensor]
+    vision: Mapping[str, Any]
+    digest: str
+
+    @staticmethod
+    def of(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> "Prefix":
+        """Run the vision tower on a right-padded batch of a family's tensors. No gradient: vision is frozen.
+
+        Raises:
+            ValueError: the batch is padded on the left.
+        """
+        mask_BP = inputs["attention_mask"]
+        if not bool(mask_BP[:, 0].all()):
+            raise ValueError("prompts are padded on the left: pad them on the right")
+        base = cast(Any, model.base_model)
+        with torch.no_grad():
+            vision = {kind: _call(getattr(base, f"get_{kind}_features"), inputs)
+                      for kind, pixels in PIXELS.items() if pixels in inputs}  # fmt: skip
+        media = {name: t for name, t in inputs.items() if name not in (*PER_TOKEN, *PIXELS.values())}
+        return Prefix(inputs["input_ids"], mask_BP, rotary_positions(model, inputs), media, vision, digest(inputs))
+
+    @property
+    def lengths_B(self) -> Tensor:
+        """Real tokens of each prompt."""
+        return self.mask_BP.sum(dim=1)
+
+    @property
+    def next_B(self) -> Tensor:
+        """The rotary position of the first token after each prompt, the same on every axis."""
+        real_XBP = self.positions_XBP.masked_fill(self.mask_BP[None] == 0, -1)
+        return real_XBP.amax(dim=(0, 2)) + 1
+
+    def run(self, model: PreTrainedModel, **given: Any) -> Any:
+        """The base model's output for the prompts; ``given`` may replace ids, mask and positions by longer ones."""
+        inputs = {
+            "input_ids": self.ids_BP, "attention_mask": self.mask_BP, "position_ids": axes(self.positions_XBP),
+            "use_cache": False, **self.media, **given,
+        }  # fmt: skip
+        if self.vision:
+            inputs["mm_encoder_outputs"] = dict(self.vision)
+        return cast(Any, model.base_model)(**inputs)
+
+
+def rotary_positions(model: PreTrainedModel, inputs: Mapping[str, Tensor]) -> Tensor:
+    """(X, B, P): what the family's own forward pass would use for a right-padded batch."""
+    multi = getattr(model.base_model, "compute_3d_position_ids", None)
+    if multi is not None:
+        found = _call(multi, {**inputs, "inputs_embeds": None, "past_key_values": None})
+        if found is not None:
+            return cast(Tensor, found)
+    num, length = inputs["input_ids"].shape
+    return torch.arange(length, device=inputs["input_ids"].device).expand(1, num, length)
+
+
+def axes(positions_XBT: Tensor) -> Tensor:
+    """Positions in the shape that a family takes: (B, T) where there is one axis."""
+    return positions_XBT[0] if len(positions_XBT) == 1 else positions_XBT
+
+
+def digest(inputs: Mapping[str, Tensor]) -> str:
+    """16 hex digits over the real token ids and everything that the media became."""
+    total = hashlib.sha256()
+    real = inputs["attention_mask"].bool()
+    for name, tensor in sorted(inputs.items()):
+        if name in ("labels", "attention_mask"):
+            continue
+        kept = tensor[real] if name in PER_TOKEN else tensor
+        total.update(f"{name} {tuple(kept.shape)}".encode())
+        total.update(memoryview(kept.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()[:16]
+
+
+def _call(function: Any, inputs: Mapping[str, Any]) -> Any:
+    """A model's own method with those of ``inputs`` that it names; what it names and the batch lacks is None."""
+    wanted = inspect.signature(function).parameters.values()
+    given = {p.name: inputs[p.name] for p in wanted if p.name in inputs}
+    given |= {p.name: None for p in wanted if p.default is p.empty and p.name not in given and p.kind != p.VAR_KEYWORD}
+    return function(**given)
