@@ -185,7 +185,7 @@ def _override(data: dict[str, Any], override: str) -> None:
             if place.get(name) is None:
                 place[name] = {}
             place = place[name]
-    place[last] = _parse_yaml(value, where=f"override {override!r}")
+    place[last] = parse_yaml(value, where=f"override {override!r}")
 
 
 # YAML
@@ -203,13 +203,14 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise RecipeError(f"not UTF-8 (byte {error.start + 1})", where=str(path), fix="save it as UTF-8") from error
     except OSError as error:
         raise RecipeError(f"cannot be read: {error.strerror}", where=str(path), fix="check the path") from error
-    data = _parse_yaml(text, where=str(path))
+    data = parse_yaml(text, where=str(path))
     if not isinstance(data, Mapping | None):
         raise RecipeError("the top is not a mapping", where=str(path), fix="write key: value lines")
     return dict(data or {})
 
 
-def _parse_yaml(text: str, *, where: str) -> Any:
+def parse_yaml(text: str, *, where: str) -> Any:
+    """A value in this YAML. Raises RecipeError, with the line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.MarkedYAMLError as error:

@@ -25,7 +25,7 @@ WIDTH_PX = 620
 ROW_PX = 34
 PANEL_PX = 170
 _LABEL_LIMIT = 60
-_INK, _SOFT, _LINE = "var(--ink)", "var(--soft)", "var(--line)"
+INK, SOFT, LINE = "var(--ink)", "var(--soft)", "var(--line)"
 _FONT = "system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif"
 
 
@@ -59,7 +59,7 @@ def outcome_bars(bars: Sequence[Bar], *, title: str) -> Markup:
             look = LOOKS[outcome]
             segments.append(
                 {
-                    "row": _safe(bar.label),
+                    "row": legible(bar.label),
                     "start": start,
                     "end": start + share,
                     "middle": start + share / 2,
@@ -69,8 +69,8 @@ def outcome_bars(bars: Sequence[Bar], *, title: str) -> Markup:
                 }
             )
             start += share
-    whiskers = [{"row": _safe(bar.label), "start": bar.low, "end": bar.high} for bar in bars if bar.low is not None]
-    y = alt.Y("row:N", sort=[_safe(bar.label) for bar in bars], title=None)
+    whiskers = [{"row": legible(bar.label), "start": bar.low, "end": bar.high} for bar in bars if bar.low is not None]
+    y = alt.Y("row:N", sort=[legible(bar.label) for bar in bars], title=None)
     base = alt.Chart(alt.InlineData(values=segments)).encode(y=y)
     boxes = base.mark_bar(height=20).encode(
         x=_percent_axis("start"), x2="end:Q", color=alt.Color("fill:N", scale=None, legend=None)
@@ -81,21 +81,21 @@ def outcome_bars(bars: Sequence[Bar], *, title: str) -> Markup:
     layers: list[alt.Chart] = [boxes, numbers]
     if whiskers:
         layers += _whiskers(whiskers, y=y, offset=13)
-    return _svg(alt.layer(*layers).properties(width=WIDTH_PX, height=alt.Step(ROW_PX)), label=title)
+    return to_svg(alt.layer(*layers).properties(width=WIDTH_PX, height=alt.Step(ROW_PX)), label=title)
 
 
 def seed_dots(dots: Sequence[Dot], *, title: str) -> Markup:
     """One row a measure: an open circle for each seed, a filled diamond and its interval for all seeds pooled."""
-    rows = [{"row": _safe(dot.label), "value": dot.value, "pooled": dot.seed is None} for dot in dots]
-    order = list(dict.fromkeys(_safe(dot.label) for dot in dots))
+    rows = [{"row": legible(dot.label), "value": dot.value, "pooled": dot.seed is None} for dot in dots]
+    order = list(dict.fromkeys(legible(dot.label) for dot in dots))
     y = alt.Y("row:N", sort=order, title=None)
     seeds = _points([r for r in rows if not r["pooled"]], y=y, shape="circle", filled=False)
     pooled = _points([r for r in rows if r["pooled"]], y=y, shape="diamond", filled=True)
     spans = [
-        {"row": _safe(d.label), "start": d.low, "end": d.high} for d in dots if d.seed is None and d.low is not None
+        {"row": legible(d.label), "start": d.low, "end": d.high} for d in dots if d.seed is None and d.low is not None
     ]
     layers = [*(_whiskers(spans, y=y, offset=0) if spans else []), seeds, pooled]
-    return _svg(alt.layer(*layers).properties(width=WIDTH_PX, height=alt.Step(26)), label=title)
+    return to_svg(alt.layer(*layers).properties(width=WIDTH_PX, height=alt.Step(26)), label=title)
 
 
 @dataclass(frozen=True)
@@ -127,15 +127,15 @@ def reliability_plot(panels: Sequence[tuple[str, Sequence[Bin]]], *, title: str)
         spans = alt.Chart(alt.InlineData(values=[row for row in rows if row["low"] is not None]))
         x, y = _unit_axis("x", "mean score"), _unit_axis("y", "share harmful")
         layers = [
-            diagonal.mark_line(color=_SOFT, strokeDash=[4, 4], strokeWidth=1).encode(x=alt.X(**x), y=alt.Y(**y)),
-            spans.mark_rule(color=_INK, strokeWidth=1.4).encode(x=alt.X(**x), y=alt.Y("low:Q"), y2="high:Q"),
-            base.mark_line(color=_INK, strokeWidth=1.2).encode(x=alt.X(**x), y=alt.Y(**y)),
-            base.mark_point(shape="circle", filled=True, size=45, opacity=1, fill=_INK, stroke=_INK).encode(
+            diagonal.mark_line(color=SOFT, strokeDash=[4, 4], strokeWidth=1).encode(x=alt.X(**x), y=alt.Y(**y)),
+            spans.mark_rule(color=INK, strokeWidth=1.4).encode(x=alt.X(**x), y=alt.Y("low:Q"), y2="high:Q"),
+            base.mark_line(color=INK, strokeWidth=1.2).encode(x=alt.X(**x), y=alt.Y(**y)),
+            base.mark_point(shape="circle", filled=True, size=45, opacity=1, fill=INK, stroke=INK).encode(
                 x=alt.X(**x), y=alt.Y(**y)
             ),
         ]
-        charts.append(alt.layer(*layers).properties(width=PANEL_PX, height=PANEL_PX, title=_safe(label)))
-    return _panels(charts, title=title)
+        charts.append(alt.layer(*layers).properties(width=PANEL_PX, height=PANEL_PX, title=legible(label)))
+    return side_by_side(charts, title=title)
 
 
 def line_panels(lines: Sequence[Line], *, title: str, x_title: str) -> Markup:
@@ -148,19 +148,21 @@ def line_panels(lines: Sequence[Line], *, title: str, x_title: str) -> Markup:
             for number, line in enumerate(mine)
             for step, value in zip(line.steps, line.values, strict=True)
         ]
-        chart = alt.Chart(alt.InlineData(values=rows)).mark_line(color=_INK, strokeWidth=1.1, opacity=0.75)
+        chart = alt.Chart(alt.InlineData(values=rows)).mark_line(color=INK, strokeWidth=1.1, opacity=0.75)
         encoded = chart.encode(
             x=alt.X("x:Q", title=x_title, axis=alt.Axis(tickCount=4, tickMinStep=1), scale=alt.Scale(nice=False)),
             y=alt.Y("y:Q", title=None, axis=alt.Axis(tickCount=5)),
             detail="line:N",
         )
-        charts.append(encoded.properties(width=PANEL_PX, height=150, title=_safe(label)))
-    return _panels(charts, title=title)
+        charts.append(encoded.properties(width=PANEL_PX, height=150, title=legible(label)))
+    return side_by_side(charts, title=title)
 
 
-def _panels(charts: Sequence[alt.Chart | alt.LayerChart | alt.FacetChart], *, title: str) -> Markup:
-    """Panels side by side, in their own size: one panel is not blown up to the width of four."""
-    svg = _svg(alt.hconcat(*charts, spacing=28), label=title)
+def side_by_side(
+    charts: Sequence[alt.Chart | alt.LayerChart | alt.FacetChart | alt.VConcatChart], *, title: str, columns: int = 0
+) -> Markup:
+    """Panels in their own size, one panel is not blown up to the width of four; ``columns`` a row, 0: all in one."""
+    svg = to_svg(alt.concat(*charts, columns=columns or len(charts), spacing=28), label=title)
     return svg.replace(Markup("<svg "), Markup("<svg data-panels='{}' ").format(len(charts)), 1)
 
 
@@ -171,7 +173,7 @@ def _unit_axis(field: str, title: str) -> dict[str, Any]:
 
 def _points(rows: list[dict[str, Any]], *, y: alt.Y, shape: str, filled: bool) -> alt.Chart:
     mark = alt.Chart(alt.InlineData(values=rows)).mark_point(
-        shape=shape, filled=filled, size=70, opacity=1, stroke=_INK, strokeWidth=1.4, fill=_INK if filled else None
+        shape=shape, filled=filled, size=70, opacity=1, stroke=INK, strokeWidth=1.4, fill=INK if filled else None
     )
     points: alt.Chart = mark.encode(x=_percent_axis("value"), y=y)
     return points
@@ -179,8 +181,8 @@ def _points(rows: list[dict[str, Any]], *, y: alt.Y, shape: str, filled: bool) -
 
 def _whiskers(rows: list[dict[str, Any]], *, y: alt.Y, offset: int) -> list[alt.Chart]:
     base = alt.Chart(alt.InlineData(values=rows)).encode(y=y)
-    line = base.mark_rule(color=_INK, strokeWidth=1.6, yOffset=offset).encode(x=_percent_axis("start"), x2="end:Q")
-    tick = base.mark_tick(color=_INK, thickness=1.6, height=7, opacity=1, orient="vertical", yOffset=offset)
+    line = base.mark_rule(color=INK, strokeWidth=1.6, yOffset=offset).encode(x=_percent_axis("start"), x2="end:Q")
+    tick = base.mark_tick(color=INK, thickness=1.6, height=7, opacity=1, orient="vertical", yOffset=offset)
     return [line, tick.encode(x="start:Q"), tick.encode(x="end:Q")]
 
 
@@ -189,24 +191,28 @@ def _percent_axis(field: str) -> alt.X:
     return alt.X(f"{field}:Q", scale=alt.Scale(domain=[0, 1], nice=False), axis=axis)
 
 
-def _svg(chart: alt.LayerChart | alt.FacetChart | alt.HConcatChart, *, label: str) -> Markup:
+def to_svg(
+    chart: alt.LayerChart | alt.FacetChart | alt.HConcatChart | alt.VConcatChart | alt.ConcatChart, *, label: str
+) -> Markup:
+    """A chart as inline SVG in the page's looks; ``label`` names it for those who cannot see it."""
     styled = chart.configure(background="transparent", font=_FONT, padding=4)
     styled = styled.configure_view(stroke=None).configure_axis(
-        labelColor=_INK,
+        labelColor=INK,
         labelFontSize=12,
         labelLimit=240,
-        gridColor=_LINE,
-        domainColor=_LINE,
-        tickColor=_LINE,
-        titleColor=_SOFT,
+        gridColor=LINE,
+        domainColor=LINE,
+        tickColor=LINE,
+        titleColor=SOFT,
         titleFontWeight="normal",
     )
-    styled = styled.configure_title(color=_INK, fontSize=12, fontWeight="bold", anchor="start")
+    styled = styled.configure_title(color=INK, fontSize=12, fontWeight="bold", anchor="start")
     out = io.StringIO()
     styled.save(out, format="svg")
-    name = Markup("<svg role='img' aria-label='{}' ").format(_safe(label))
+    name = Markup("<svg role='img' aria-label='{}' ").format(legible(label))
     return Markup(out.getvalue().strip()).replace(Markup("<svg "), name, 1)
 
 
-def _safe(label: str) -> str:
+def legible(label: str) -> str:
+    """A label that is short and shows its control characters."""
     return visible(bounded(label, _LABEL_LIMIT))
