@@ -24,7 +24,7 @@ from videosafety.core.store import write_json, write_text
 from videosafety.html.page import render
 from videosafety.html.palette import HARMFUL_ORDER, SAFE_ORDER
 from videosafety.html.table import Table
-from videosafety.report import ablations, alarms, curves, tables
+from videosafety.report import ablations, alarms, curves, policy, tables
 from videosafety.report.cards import Card, PictureCache, card
 from videosafety.report.collect import Run, collect
 from videosafety.report.finding import SAYS_NOTHING, caution, finding
@@ -100,6 +100,7 @@ def _tables(run: Run, choice: Choice, figures: Figures) -> dict[str, Table | lis
         "seeds": tables.seeds_table(own_rows(run.rows)),
         "alarms": alarms.alarm_tables(figures.alarms),
         "training": curves.training_table(run.curves),
+        "policy": policy.policy_table(run.policy),
         "ability": ablations.ability_table(figures.ability),
         "ablations": ablations.ablation_table(whole(run.ablations)),
         "ablation_splits": ablations.ablation_table(
@@ -118,6 +119,7 @@ def _context(run: Run, choice: Choice, shown: list[Card], all_tables: dict[str, 
         ("ability", "Ability", all_tables["ability"].rows),
         ("ablations", "Ablations", all_tables["ablations"].rows),
         ("training", "Training", all_tables["training"].rows),
+        ("policy", "Safety-GRPO", all_tables["policy"].rows),
         ("categories", "Categories × languages", True),
         ("seeds", "Seeds", all_tables["seeds"]),
     )
@@ -146,10 +148,11 @@ def _context(run: Run, choice: Choice, shown: list[Card], all_tables: dict[str, 
 
 
 def _defence(run: Run, figures: Figures) -> dict[str, Any]:
-    """The charts of the defence: reliability of the alarms, and the losses of every stage."""
+    """The charts of the defence: reliability of the alarms, the losses of every stage, and stage 4 over its steps."""
     return {
         "reliability_charts": alarms.reliability_charts(figures.alarms),
         "curve_charts": curves.curve_charts(run.curves),
+        "policy_charts": policy.policy_charts(run.policy),
     }
 
 

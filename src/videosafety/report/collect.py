@@ -1,6 +1,7 @@
 """What a run folder holds, read once and tolerantly: what is there is shown, what is missing is left out.
 
-Layout: ``run.json``, ``summary.json``, ``ablations.json``, ``training/<stage>-seed-<seed>.jsonl`` and
+Layout: ``run.json``, ``summary.json``, ``ablations.json``, ``training/<stage>-seed-<seed>.jsonl``,
+``training/grpo-seed-<seed>.policy.jsonl`` and
 ``evaluations/<any>/{evaluation.json, samples.jsonl, plans.jsonl, responses.jsonl, alarms.jsonl, verdicts.jsonl,
 media.jsonl}``; docs/evaluation.md describes each. A file that is there but does not load is an error.
 
@@ -25,6 +26,7 @@ from videosafety.core.metrics import SummaryRow
 from videosafety.core.records import AlarmScore, Identifier, Response, Sample, Verdict
 from videosafety.evaluate.arms import ARMS
 from videosafety.report.curves import Curve, read_curves
+from videosafety.report.policy import PolicyRun, read_policy
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -112,6 +114,7 @@ class Run:
     evaluations: tuple[Evaluation, ...]
     committed: tuple[SummaryRow, ...] = ()
     curves: tuple[Curve, ...] = ()
+    policy: tuple[PolicyRun, ...] = ()
     ablations: tuple[AblationRow, ...] = ()
 
 
@@ -140,6 +143,7 @@ def collect(folder: Path, *, committed: Path | None = None) -> Run:
         evaluations=evaluations,
         committed=read_rows(committed, SummaryRow) if committed is not None else (),
         curves=read_curves(folder),
+        policy=read_policy(folder),
         ablations=read_rows(folder / "ablations.json", AblationRow),
     )
 
