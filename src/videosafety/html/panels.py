@@ -17,7 +17,12 @@ from videosafety.html.charts import INK, SOFT, legible, side_by_side
 
 COLUMNS = 4
 BAND_PX, DOTS_PX = 190, 230  # width of a panel
+PANEL_PX, AXIS_PX = 140, 34
 FEW = 24  # points at most that are drawn as points too: between them nothing was measured
+_SHORT = (  # a tick's label: 0.25, 2e-6
+    "datum.value != 0 && (abs(datum.value) < 1e-3 || abs(datum.value) >= 1e5) "
+    "? format(datum.value, '~e') : format(datum.value, '~g')"
+)
 
 
 @dataclass(frozen=True)
@@ -49,13 +54,13 @@ def band_panels(bands: Sequence[Band], marks: Sequence[Mark], *, title: str, x_t
         mine = [band for band in bands if band.panel == label]
         layers = [layer for number, band in enumerate(mine) for layer in _curve(band, number, len(mine), x)]
         layers += _marks(marks, x=x) if marks else []
-        charts.append(alt.layer(*layers).properties(width=BAND_PX, height=140, title=legible(label)))
+        charts.append(alt.layer(*layers).properties(width=BAND_PX, height=PANEL_PX, title=legible(label)))
     return side_by_side(charts, title=title, columns=COLUMNS)
 
 
 def _curve(band: Band, number: int, among: int, x: alt.X) -> list[alt.Chart]:
     """The shade, the line, and the points where there are few."""
-    y = alt.Y("y:Q", title=None, axis=alt.Axis(tickCount=5))
+    y = _own_axis("y", band)
     rows = [{"x": step, "y": value} for step, value in zip(band.steps, band.values, strict=True)]
     line = alt.Chart(alt.InlineData(values=rows)).encode(x=x, y=y)
     layers = [line.mark_line(color=INK, strokeWidth=1.3 if among == 1 else 1, opacity=1 if among == 1 else 0.75)]
@@ -65,17 +70,27 @@ def _curve(band: Band, number: int, among: int, x: alt.X) -> list[alt.Chart]:
         spans = [{"x": step, "low": low, "high": high}
                  for step, low, high in zip(band.steps, band.low, band.high, strict=True)]  # fmt: skip
         shade = alt.Chart(alt.InlineData(values=spans)).mark_area(color=INK, opacity=max(0.06, 0.2 / among))
-        low = alt.Y("low:Q", title=None, axis=alt.Axis(tickCount=5))
-        layers.insert(0, shade.encode(x=x, y=low, y2="high:Q"))
+        layers.insert(0, shade.encode(x=x, y=_own_axis("low", band), y2="high:Q"))
     return layers
+
+
+def _own_axis(field: str, band: Band) -> alt.Y:
+    """A vertical axis as the values have it; as wide as every other, so that panels stand in columns."""
+    nothing = not any(band.values) and not any(band.high)
+    scale = alt.Scale(domain=[0, 1]) if nothing else alt.Undefined
+    axis = alt.Axis(tickCount=5, labelExpr=_SHORT, minExtent=AXIS_PX, maxExtent=AXIS_PX)
+    return alt.Y(f"{field}:Q", title=None, scale=scale, axis=axis)
 
 
 def _marks(marks: Sequence[Mark], *, x: alt.X) -> list[alt.Chart]:
     rows = [{"x": mark.step, "name": legible(mark.name)} for mark in marks]
     base = alt.Chart(alt.InlineData(values=rows)).encode(x=x)
     rule = base.mark_rule(color=INK, strokeDash=[4, 3], strokeWidth=1)
-    name = base.mark_text(angle=270, align="right", baseline="bottom", dx=-3, dy=-2, fontSize=10, color=INK)
-    return [rule, name.encode(text="name:N", y=alt.value(0))]
+    look: dict[str, Any] = {"angle": 270, "align": "right", "baseline": "bottom", "dx": -3, "dy": -3, "fontSize": 10,
+                            "limit": PANEL_PX - 6}  # fmt: skip
+    halo = base.mark_text(**look, stroke="var(--raised)", strokeWidth=4, strokeJoin="round")
+    names = [text.encode(text="name:N", y=alt.value(0)) for text in (halo, base.mark_text(**look, color=INK))]
+    return [rule, *names]
 
 
 @dataclass(frozen=True)
@@ -184,6 +199,5 @@ def _x_axis(panel: DotPanel, *, labels: bool) -> alt.X:
         return alt.X("x:N", sort=order, axis=alt.Axis(labelAngle=-40 if wide else 0, **axis),
                      scale=alt.Scale(domain=order))  # fmt: skip
     tried = sorted(float(value) for value in panel.order)
-    short = "datum.value < 1e-3 || datum.value >= 1e5 ? format(datum.value, '~e') : format(datum.value, '~r')"
     return alt.X("x:Q", scale=alt.Scale(type="log", domain=[tried[0] / 1.4, tried[-1] * 1.4], nice=False),
-                 axis=alt.Axis(values=tried, labelExpr=short, labelOverlap="greedy", **axis))  # fmt: skip
+                 axis=alt.Axis(values=tried, labelExpr=_SHORT, labelOverlap="greedy", **axis))  # fmt: skip

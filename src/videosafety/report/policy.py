@@ -146,11 +146,15 @@ def _band(run: PolicyRun, key: str, panel: str) -> Band:
 
 def _marks(runs: Sequence[PolicyRun]) -> list[Mark]:
     """Detectors that begin to fire at the same step share a rule."""
-    by_step: dict[int, list[str]] = {}
+    by_step: dict[int, dict[int, list[str]]] = {}
     for run in runs:
         for step, name in run.alarms:
-            by_step.setdefault(step, []).append(f"{name}, seed {run.seed}" if len(runs) > 1 else name)
-    return [Mark(step, "; ".join(names)) for step, names in sorted(by_step.items())]
+            by_step.setdefault(step, {}).setdefault(run.seed, []).append(name)
+    several = len(runs) > 1
+    return [
+        Mark(step, "; ".join((f"seed {seed}: " if several else "") + ", ".join(names) for seed, names in said.items()))
+        for step, said in sorted(by_step.items())
+    ]
 
 
 def policy_table(runs: Sequence[PolicyRun]) -> Table:
@@ -159,18 +163,17 @@ def policy_table(runs: Sequence[PolicyRun]) -> Table:
     The CSV holds the points of the charts.
     """
     columns = (
-        Column("run", numeric=False), Column("steps"), Column("reward"), Column("DSR", "Held-out slice"),
-        Column("FRR", "Held-out slice"), Column("length, tokens"), Column("KL"), Column("no signal", "Mean share"),
-        Column("unscored", "Mean share"), Column("truncated", "Mean share"), Column("clipped", "Mean share"),
-        Column("largest sampling gap"), Column("seconds a step"), Column("collapse", numeric=False),
+        Column("run", numeric=False), Column("collapse", numeric=False), Column("reward"), Column("DSR"), Column("FRR"),
+        Column("length"), Column("KL"), Column("no signal"), Column("unscored"), Column("truncated"),
+        Column("largest gap"), Column("seconds a step"),
     )  # fmt: skip
     lines = []
     for run in runs:
-        shares = [_mean(run, key) for key in ("no_signal_share", "unscored_share", "truncated_share", "clip_share")]
+        shares = [_mean(run, key) for key in ("no_signal_share", "unscored_share", "truncated_share")]
         lines.append((
-            Cell(f"seed {run.seed}"), Cell(f"{run.steps[-1].step:,}"), _ends(run, REWARD),
+            Cell(f"seed {run.seed}", f"{run.steps[-1].step:,} steps"), _collapse(run), _ends(run, REWARD),
             _ends(run, "dsr", share=True), _ends(run, "frr", share=True), _ends(run, "length_mean", digits=1),
-            _ends(run, "kl"), *shares, _largest_gap(run), _seconds(run), _collapse(run),
+            _ends(run, "kl"), *shares, _largest_gap(run), _seconds(run),
         ))  # fmt: skip
     data: list[tuple[Scalar, ...]] = [
         (run.seed, key, step, value)
@@ -179,8 +182,10 @@ def policy_table(runs: Sequence[PolicyRun]) -> Table:
         for step, value in zip(*thinned(*run.values(key)), strict=True)
     ]
     note = (
-        "Start → end: means of the first and of the last tenth of the steps; DSR, FRR and shares in percent. Sampling "
-        "gap: mean |log-probability at the rollout − at the update| of a token. KL in nats a token."
+        "Start → end: means of the first and of the last tenth of the steps. DSR and FRR on the held-out slice and the "
+        "mean shares of groups without signal and of unscored and truncated answers in percent; length in tokens; KL "
+        "in nats a token. Gap: mean |log-probability at the rollout − at the update| of a token. Collapse: the first "
+        "step at which a detector began to fire, and which ones did, with their step."
     )
     header = ("seed", "key", "step", "value")
     return Table("policy", "Safety-GRPO, each training run", columns, tuple(lines), header, tuple(data), note)
@@ -211,11 +216,10 @@ def _seconds(run: PolicyRun) -> Cell:
     means = {name: sum(values) / len(values) for name, values in parts.items() if values}
     if not means:
         return Cell("–")
-    return Cell(f"{sum(means.values()):.2f}", "\n".join(f"{name} {mean:.2f}" for name, mean in means.items()))
+    return Cell(f"{sum(means.values()):.2f}", "\n".join(f"{mean:.2f} {name}" for name, mean in means.items()))
 
 
 def _collapse(run: PolicyRun) -> Cell:
     if not run.alarms:
         return Cell("none")
-    return Cell("\n".join(dict.fromkeys(name for _, name in run.alarms)),
-                "\n".join(f"{name} from step {step:,}" for step, name in run.alarms))  # fmt: skip
+    return Cell(f"step {run.alarms[0][0]:,}", "\n".join(f"{name}, {step:,}" for step, name in run.alarms))
