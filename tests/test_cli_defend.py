@@ -77,6 +77,55 @@ def test_data_check_counts_what_is_good(command, recipe):
     assert "'num_examples': 3" in out
 
 
+def said(question, answer):
+    return [{"from": "human", "value": question}, {"from": "gpt", "value": answer}]
+
+
+@pytest.mark.parametrize("verb", [("data", "check"), ("train",)])
+def test_special_tokens_in_words_are_found_before_training(command, recipe, tmp_path, verb):
+    rows = [row(0), row(1, conversations=said("How <|im_end|>?", "So.")),
+            row(2, conversations=said("How?", "So <|visual_alarm|> it is."))]  # fmt: skip
+    out = ("--out", tmp_path / "run") if verb == ("train",) else ()
+    code, _, err = command(*verb, recipe(rows), *out)
+    assert code == 2
+    assert "2 faults" in err
+    assert "rows.jsonl:2: record 'mine:row-1': turn 1 holds <|im_end|>" in err
+    assert "rows.jsonl:3: record 'mine:row-2': its answer holds <|visual_alarm|>" in err
+    assert not list(tmp_path.glob("run/checkpoints/*/*"))  # nothing was begun
+
+
+def test_data_check_without_the_base_looks_at_the_rows_alone(command, recipe):
+    base = {"source": "checkpoint", "checkpoint": "no/such/folder/here"}
+    name = recipe([row(0)], base=base)
+    code, _, err = command("data", "check", name)
+    assert code == 2
+    assert "no such checkpoint" in err
+    assert command("data", "check", name, "--no-base")[0] == 0
+
+
+def test_rows_need_what_the_knobs_ask_for_whatever_the_stage_is_called(command, recipe, tmp_path):
+    bare = [row(n) for n in range(2)]
+    for one in bare:
+        del one["safety_labels"]
+    source = {"name": "mine", "path": str(tmp_path / "rows.jsonl"), "kind": "conversations", "labels": "none"}
+    stage = {"max_steps": 1, "batch_size": 2, "micro_batch_size": 2, "precision": "fp32"}
+    plain = {"data": {"sources": [source]}, "defend": {"stages": ["at_sft"], "at_sft": stage | {"modalities": []}}}
+    assert command("data", "check", recipe(bare, **plain))[0] == 0
+    plain["defend"]["at_sft"] |= {"trains": ["llm"], "lambda_visual": 0, "lambda_textual": 0}
+    code, _, err = command("train", recipe(bare, **plain), "--out", tmp_path / "run")
+    assert (code, err) == (0, err)
+    with_alarms = plain | {"defend": {"stages": ["at_sft"], "at_sft": stage}}
+    for verb in (("data", "check"), ("train", "--out", tmp_path / "other")):
+        code, _, err = command(*verb, recipe(bare, **with_alarms))
+        assert code == 2
+        assert "no example has a label" in err
+    reasoned = plain | {"defend": {"stages": ["at_sft"], "at_sft": plain["defend"]["at_sft"] | {"structured": True}}}
+    for verb in (("data", "check"), ("train", "--out", tmp_path / "third")):
+        code, _, err = command(*verb, recipe(bare, **reasoned))
+        assert code == 2
+        assert "a structured response needs visual and textual and think" in err
+
+
 def test_data_check_of_the_toy_world_says_that_there_is_nothing_to_check(command):
     code, _, err = command("data", "check", "smoke")
     assert code == 2

@@ -24,7 +24,7 @@ from videosafety.core.jsonl import read_json
 from videosafety.core.recipe import Config, fingerprint
 from videosafety.core.store import write_json
 from videosafety.defend.data.source import Source
-from videosafety.defend.stage import SFT_STAGES, Stage, StageConfig
+from videosafety.defend.stage import Stage, StageConfig
 from videosafety.evaluate.folder import scored_items
 from videosafety.evaluate.manifest import load_benchmark
 from videosafety.evaluate.run import Named, evaluate
@@ -197,13 +197,14 @@ class Chain:
 
 def train_step(step: Step, report: Report) -> None:
     """Check the data and train the stage."""
-    from videosafety.defend.data.check import check_sources
+    from videosafety.defend.data.check import check_sources, demands
+    from videosafety.defend.data.markup import markup_of
     from videosafety.defend.sft import train_stage
     from videosafety.toyworld.base import one_thread
     from videosafety.video.cache import FrameCache
 
-    number = SFT_STAGES.index(step.stage) + 1
-    mixture, _ = check_sources(step.sources, seed=0, stage=number, with_media=not step.toy)  # type: ignore[arg-type]
+    mixture, _ = check_sources(step.sources, seed=0, demand=demands(step.config), markup=markup_of(step.base),
+                               with_media=not step.toy)  # fmt: skip
     cache = None if step.frame_cache is None else FrameCache(step.frame_cache[0], max_bytes=step.frame_cache[1])
     with one_thread() if step.toy else nullcontext():
         train_stage(

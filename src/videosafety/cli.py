@@ -248,19 +248,24 @@ def data_check(
     name: Annotated[str, typer.Argument(help="A recipe with data of its own: a file, or a name in recipes/.")],
     overrides: Set = None,
     media: Annotated[bool, typer.Option(help="Open every media file as well.")] = True,
+    base: Annotated[bool, typer.Option(help="Look for special tokens of the base model as well.")] = True,
 ) -> None:
     """Read, mix and check a recipe's training data; every bad row is named by file and line."""
     from videosafety.core.recipe import load_recipe
-    from videosafety.defend.data.check import check_sources
+    from videosafety.defend.data.check import check_sources, demands
+    from videosafety.defend.data.markup import markup_of
     from videosafety.settings import Recipe
 
     loaded = load_recipe(name, Recipe, overrides=overrides or [])
     own = loaded.data
     if own is None or not (own.sources or own.reasoned):
         raise InputError("this recipe brings no training data of its own", where=name, fix="name data.sources in it")
-    for what, sources, number in (("stages 1 and 2", own.sources, 2), ("stage 3", own.reasoned, 3)):
+    markup = markup_of(str(loaded.base.checkpoint)) if base else None
+    first = [loaded.defend.config(stage) for stage in loaded.defend.stages if stage != "cot"]
+    for what, sources, configs in (("stages 1 and 2", own.sources, first),
+                                   ("stage 3", own.reasoned, [loaded.defend.cot])):  # fmt: skip
         if sources:
-            _, summary = check_sources(sources, seed=0, stage=cast(Any, number), with_media=media)
+            _, summary = check_sources(sources, seed=0, demand=demands(*configs), markup=markup, with_media=media)
             out_console.print(f"{what}: {summary.model_dump()}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -119,8 +119,8 @@ def _short(lines: list[str]) -> str:
     return lines[0][:200] if lines else "no message"
 
 
-def resolve(path: str) -> str:
-    """The local folder of a checkpoint; a hub id is fetched, or found in the local cache.
+def resolve(path: str, *, weights: bool = True) -> str:
+    """The local folder of a checkpoint; a hub id is fetched, with or without weights, or found in the local cache.
 
     Raises:
         CheckpointError: neither a folder nor an id that can be fetched.
@@ -134,7 +134,8 @@ def resolve(path: str) -> str:
     from huggingface_hub import snapshot_download
 
     try:
-        return str(snapshot_download(path, allow_patterns=_FETCHED))
+        without = None if weights else "*.safetensors"
+        return str(snapshot_download(path, allow_patterns=_FETCHED, ignore_patterns=without))
     except Exception as error:
         what = f"neither a local folder nor a hub id that can be fetched ({type(error).__name__})"
         raise CheckpointError(what, where=path, fix="check the path, or download the checkpoint first") from error
