@@ -11,7 +11,7 @@ Example:
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from videosafety.core.recipe import Config, knob, with_overrides
 from videosafety.defend.data.source import Source
@@ -38,6 +38,9 @@ class BaseStage(Config):
     source: Literal["committed", "train", "checkpoint"] = knob(
         "committed", help="the committed toy checkpoint, one trained from scratch, or a checkpoint of your own"
     )
+    family: Literal["videollama3", "qwen3_vl", "llava_onevision"] = knob(
+        "videollama3", help="family of the toy base", paper="videollama3"
+    )
     steps: BaseSteps = Field(default=BaseSteps(), description="how long the toy base is trained")
     checkpoint: str | None = knob(None, help="source checkpoint: a folder or a hub id")
     attention: Literal["eager", "sdpa", "flash_attention_2"] | None = knob(
@@ -49,6 +52,14 @@ class BaseStage(Config):
         if (self.source == "checkpoint") != (self.checkpoint is not None):
             raise ValueError("source 'checkpoint' and the key 'checkpoint' go together")
         return self
+
+    @model_serializer(mode="wrap")
+    def _default_family_unsaid(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Runs are found by hashes over this block, and there were runs before there were families."""
+        said: dict[str, Any] = dump(self)
+        if self.family == BaseStage.model_fields["family"].default:
+            del said["family"]
+        return said
 
 
 class OwnData(Config):

@@ -24,8 +24,8 @@ from videosafety.core.recipe import Config, fingerprint, knob
 from videosafety.core.store import write_bytes, write_json
 from videosafety.models.checkpoint import save_model
 from videosafety.models.family import IGNORE, Encoded, Message, collate
-from videosafety.models.video_llama3 import FAMILY
-from videosafety.toyworld.base_model import ModelSize, tiny
+from videosafety.models.registry import family_of
+from videosafety.toyworld.base_model import VIDEO_LLAMA3, ModelSize, tiny
 from videosafety.toyworld.lessons import Lesson, Phase, draw_lesson
 from videosafety.toyworld.scenes import FPS, Scene, draw
 from videosafety.toyworld.world import World
@@ -57,6 +57,7 @@ class BaseConfig(Config):
     """How the toy base model is made."""
 
     world: str = knob("small", help="size of the toy world: small or full")
+    family: str = knob(VIDEO_LLAMA3, help="family of the model")
     model: ModelSize = knob(ModelSize(), help="shape of the tiny model")
     batch_size: int = knob(32, unit="lessons", help="lessons in a step", ge=1)
     pretrain: PhaseConfig = knob(
@@ -112,9 +113,10 @@ class Trainer:
     def __init__(self, config: BaseConfig, *, seed: int, state_file: Path) -> None:
         self.config, self.seed, self.state_file = config, seed, state_file
         self.world = World.of(config.world)
-        self.model, self.processor = tiny(self.world, seed=seed, size=config.model)
+        self.model, self.processor = tiny(self.world, seed=seed, size=config.model, family=config.family)
+        self.family = family_of(self.model.config.model_type, where="base")
         self.model.set_attn_implementation("eager")  # faster than SDPA in training at this size
-        FAMILY.prepare(self.model)
+        self.family.prepare(self.model)
         self.parameters = dict(self.model.named_parameters())
         self.optimizer = torch.optim.AdamW(self.parameters.values(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
         self.losses: list[float] = []
@@ -178,7 +180,7 @@ class Trainer:
         parts: tuple[str | Clip, ...] = (lesson.sample.query,)
         if lesson.scene is not None:
             parts = (drawn_clip(lesson.scene), *parts)
-        return FAMILY.encode(self.processor, (Message("user", parts),), target=lesson.answer)
+        return self.family.encode(self.processor, (Message("user", parts),), target=lesson.answer)
 
     def _save(self) -> None:
         state = {f"parameter.{name}": tensor.detach() for name, tensor in self.parameters.items()}
