@@ -14,6 +14,7 @@ MAX_FUNCTION_LINES = 60
 CHAPTERS = ("build", "defend", "evaluate", "guard")
 ROWS: tuple[tuple[str, ...], ...] = (  # a row imports rows below it only; nothing on a row imports its neighbour
     ("cli", "__main__"),
+    ("sweep",),
     ("pipeline", "publish"),
     ("chain",),
     ("settings",),
