@@ -1,6 +1,7 @@
 """The verbs of the defence: train, data check; what goes wrong is one sentence with its fix."""
 
 import json
+import resource
 import shutil
 
 import pytest
@@ -124,6 +125,23 @@ def test_rows_need_what_the_knobs_ask_for_whatever_the_stage_is_called(command, 
         code, _, err = command(*verb, recipe(bare, **reasoned))
         assert code == 2
         assert "a structured response needs visual and textual and think" in err
+
+
+@pytest.mark.parametrize(("num_mib", "reason"), [(2, "File too large"), (4, "a file was cut off")])
+def test_a_disk_that_takes_no_more_is_one_sentence_and_the_same_command_goes_on(
+    command, recipe, tmp_path, num_mib, reason
+):
+    asked = ("train", recipe([row(n) for n in range(4)]), "--out", tmp_path / "run",
+             *sets("defend.at_sft.save_steps=1", "defend.at_sft.max_steps=2"))  # fmt: skip
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_mib * 2**20, old[1]))
+    try:
+        code, _, err = command(*asked)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
+    assert code == 2
+    assert f"cannot be written: {reason}" in err
+    assert command(*asked)[0] == 0
 
 
 def test_data_check_of_the_toy_world_says_that_there_is_nothing_to_check(command):

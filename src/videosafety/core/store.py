@@ -27,7 +27,7 @@ from typing import Self
 from pydantic import BaseModel, Field, field_validator
 
 from videosafety import __version__
-from videosafety.core.errors import RecordError, StorageError
+from videosafety.core.errors import RecordError, StorageError, VideoSafetyError
 from videosafety.core.jsonl import (
     AnyPath,
     R,
@@ -73,6 +73,8 @@ FIXES = {
     errno.EISDIR: "name a file and not a folder",
     errno.ELOOP: "mend the link, it leads back to itself",
 }
+_NUMBERED = re.compile(r"\(os error (\d+)\)|\[Errno (\d+)\]")  # safetensors, shutil.copytree
+_CUT_OFF = re.compile(r"inline_container|iostream error|PytorchStreamWriter")  # torch.save, which never says why
 
 
 # Writing
@@ -80,13 +82,35 @@ FIXES = {
 
 @contextmanager
 def storage_errors(path: AnyPath) -> Iterator[None]:
-    """Turns an OSError of the block, which writes ``path``, into a StorageError that names the path and the fix."""
+    """Turns a refusal of the disk in the block, which writes ``path``, into a StorageError with the path and the fix.
+
+    A refusal is an OSError, or what safetensors and torch raise in its place; what else is raised stays as it is.
+    """
     try:
         yield
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        fix = FIXES.get(error.errno or 0, "check the path and the disk, then run again")
+    except BaseException as error:  # torch's of a sharded checkpoint is no Exception
+        refusal = _refusal(error)
+        if refusal is None:
+            raise
+        reason, fix = refusal
         raise StorageError(f"cannot be written: {reason}", where=str(path), fix=fix) from error
+
+
+def _refusal(error: BaseException) -> tuple[str, str] | None:
+    """Reason and fix; None for what is no refusal of the disk."""
+    if isinstance(error, VideoSafetyError):
+        return None
+    said = str(error)
+    numbered = _NUMBERED.search(said)
+    number = (error.errno if isinstance(error, OSError) else None) or (
+        int(numbered[1] or numbered[2]) if numbered else 0
+    )
+    if number in FIXES:
+        return os.strerror(number), FIXES[number]
+    if isinstance(error, OSError):
+        return os.strerror(number) if number else said, "check the path and the disk, then run again"
+    fix = "free some space, look at your quota and the file size limit (ulimit -f), or choose another folder"
+    return ("a file was cut off", fix) if _CUT_OFF.search(said) else None
 
 
 def write_bytes(path: AnyPath, data: bytes) -> None:

@@ -32,7 +32,7 @@ from videosafety.core.errors import VideoSafetyError
 from videosafety.core.example import Example
 from videosafety.core.jsonl import read_json
 from videosafety.core.recipe import fingerprint
-from videosafety.core.store import write_json, write_text
+from videosafety.core.store import storage_errors, write_json, write_text
 from videosafety.defend.lengths import kept_lengths
 from videosafety.defend.lora import add_adapters
 from videosafety.defend.objective import NOT_INPUTS, Objective, movement, trainable
@@ -267,10 +267,11 @@ def _save(
     suppress(model, checkpoint.family.vision_token_ids(model))
     part = out.with_name(f"{out.name}.part")
     save_model(model, checkpoint.processor, part, alarm=alarm)
-    write_text(part / CURVE, "".join(f"{json.dumps(row)}\n" for row in curve))
-    if loggers.is_dir():
-        shutil.copytree(loggers, part / loggers.name)
-    write_json(part / TRAINING, dict(info))
-    if out.exists():
-        shutil.rmtree(out)
-    part.rename(out)
+    with storage_errors(out):
+        write_text(part / CURVE, "".join(f"{json.dumps(row)}\n" for row in curve))
+        if loggers.is_dir():
+            shutil.copytree(loggers, part / loggers.name)
+        write_json(part / TRAINING, dict(info))
+        if out.exists():
+            shutil.rmtree(out)
+        part.rename(out)

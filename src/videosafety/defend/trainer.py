@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from videosafety.core.errors import CheckpointError, InputError, VideoSafetyError
-from videosafety.core.store import write_text
+from videosafety.core.store import storage_errors, write_text
 from videosafety.defend.losses import Counts, Sums, total
 from videosafety.defend.needs import need
 from videosafety.defend.objective import Objective, count
@@ -159,7 +159,8 @@ class SafetyTrainer(Trainer):
                 continue
             self.faults[id_] = what
             if self.is_world_process_zero():
-                with (self.work / FAULT_ROWS).open("a", encoding="utf-8") as file:
+                file_path = self.work / FAULT_ROWS
+                with storage_errors(file_path), file_path.open("a", encoding="utf-8") as file:
                     file.write(json.dumps({"id": id_, "fault": what, "step": self.state.global_step}) + "\n")
         if len(self.faults) > max(1.0, self.config.max_fault_share * self.num_rows):
             first, what = next(iter(self.faults.items()))
@@ -178,6 +179,11 @@ class SafetyTrainer(Trainer):
         self.accelerator.wait_for_everyone()
         if lines and self.is_world_process_zero():
             write_text(file, "".join(f"{json.dumps(row)}\n" for row in kept))
+
+    def _save_checkpoint(self, *args: Any, **kwargs: Any) -> None:
+        """A checkpoint that the disk cuts off is one sentence; it is not marked, so the one before it stays."""
+        with storage_errors(self.work):
+            super()._save_checkpoint(*args, **kwargs)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         """Trained parameters as safetensors, each tied tensor once; the Trainer would refuse tied ones."""
@@ -275,7 +281,8 @@ class _Marker(TrainerCallback):
         self.check()
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            mark_complete(Path(str(args.output_dir)), state.global_step)
+            with storage_errors(str(args.output_dir)):
+                mark_complete(Path(str(args.output_dir)), state.global_step)
 
 
 class _Report(TrainerCallback):
