@@ -66,11 +66,12 @@ class BaseConfig(Config):
     align: PhaseConfig = knob(PhaseConfig(steps=200, learning_rate=3e-4, mixture=ALIGN_MIX), help="second phase")
 
 
-def base_config(world: str, *, pretrain_steps: int, align_steps: int) -> BaseConfig:
+def base_config(world: str, *, pretrain_steps: int, align_steps: int, family: str = VIDEO_LLAMA3) -> BaseConfig:
     """The base model of a world with the shape, rates and mixtures that were found to work (docs/log.md)."""
     large = world == "full"
     return BaseConfig(
         world=world,
+        family=family,
         model=ModelSize(hidden_size=160, num_layers=4) if large else ModelSize(),
         pretrain=PhaseConfig(steps=pretrain_steps, learning_rate=1.2e-3 if large else 1.5e-3, mixture=PRETRAIN_MIX),
         align=PhaseConfig(steps=align_steps, learning_rate=3e-4, mixture=ALIGN_MIX),
