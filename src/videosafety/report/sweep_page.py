@@ -5,7 +5,7 @@ Example:
     PosixPath('runs/toy_sweep/sweep.html')
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def sweep_table(sweep: Sweep) -> Table:
         f"Percent of the scored answers with their 95 % interval; Δ: difference to the recipe itself in points, paired "
         f"by seed and item, with its 95 % interval; p by Holm over all rows of the sweep, none below 5 seeds. n: "
         f"answers with video over {len(sweep.seeds)} seed{'s' if len(sweep.seeds) != 1 else ''}. "
-        f"Targets: {sweep.targets.sentence}."
+        f"Targets: {sweep.targets.sentence}. Keys: {', '.join(sweep.axes)}."
     )
     lines = tuple((Cell(head, detail), _met(sweep, point), *(_cell(sweep, point, m) for m in MEASURES),
                    _count(sweep, point)) for head, detail, point in _lines(sweep))  # fmt: skip
@@ -106,14 +106,25 @@ def _column(measure: Target) -> str:
 
 def _lines(sweep: Sweep) -> list[tuple[str, str, Point]]:
     """(what heads the row, what stands below it, the point)."""
+    names = short_names(sweep.axes)
     if sweep.is_grid:
-        return [(_settings(p, sweep.axes), "" if p.changed else OWN, p) for p in sweep.points]
-    return [(f"{key} = {literal(p.settings[key])}", "" if p.changed else OWN, p)
-            for key in sweep.axes for p in sweep.along(key)]  # fmt: skip
+        return [(_settings(p, names), "" if p.changed else OWN, p) for p in sweep.points]
+    return [(_settings(p, {key: name}), "" if p.changed else OWN, p)
+            for key, name in names.items() for p in sweep.along(key)]  # fmt: skip
 
 
-def _settings(point: Point, keys: Iterable[str]) -> str:
-    return ", ".join(f"{key} = {literal(point.settings[key])}" for key in keys)
+def short_names(keys: Iterable[str]) -> dict[str, str]:
+    """The shortest end of each dotted key that tells it from the others."""
+    known = [key.split(".") for key in keys]
+    found = {}
+    for parts in known:
+        sizes = (size for size in range(1, len(parts) + 1) if sum(k[-size:] == parts[-size:] for k in known) == 1)
+        found[".".join(parts)] = ".".join(parts[-next(sizes, len(parts)) :])
+    return found
+
+
+def _settings(point: Point, names: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} = {literal(point.settings[key])}" for key, name in names.items())
 
 
 def _met(sweep: Sweep, point: Point) -> Cell:
@@ -127,9 +138,9 @@ def _cell(sweep: Sweep, point: Point, measure: Target) -> Cell:
         return Cell("–")
     parts = [interval(row)]
     if found is not None:
-        sign = "+" if found.difference > 0 else ""
-        around = "" if found.low is None else f" ({percent(found.low)} – {percent(found.high)})"
-        parts.append(f"Δ {sign}{percent(found.difference)}{around}")
+        value = percent(found.difference)
+        parts.append("Δ " + ("0.0" if value in ("0.0", "−0.0") else f"+{value}" if found.difference > 0 else value))
+        parts += [] if found.low is None else [f"({percent(found.low)} – {percent(found.high)})"]
     if found is not None and found.p_holm is not None:
         p = "p < 0.001" if found.p_holm < 0.001 else f"p {found.p_holm:.3f}"
         parts.append(f"{p}, {found.verdict}" if found.verdict in (Verdict.BETTER, Verdict.WORSE) else p)
@@ -171,13 +182,19 @@ def sweep_chart(sweep: Sweep) -> Markup:
     """One panel a key; in a grid of several keys one for each setting of all keys but the first."""
     first, *others = sweep.axes
     if sweep.is_grid and others:
+        names = {key: name for key, name in short_names(sweep.axes).items() if key != first}
         groups: dict[str, list[Point]] = {}
-        for point in sweep.points:
-            groups.setdefault(_settings(point, others), []).append(point)
+        for point in sorted(sweep.points, key=lambda p: [_place(sweep, p, key) for key in sweep.axes]):
+            groups.setdefault(_settings(point, names), []).append(point)
         panels = [_panel(sweep, first, some, label=label) for label, some in groups.items()]
     else:
         panels = [_panel(sweep, key, sweep.along(key), label=key.removeprefix("defend.")) for key in sweep.axes]
     return dot_panels(panels, title=f"{sweep.name} after {sweep.stage}: DSR and FRR over each setting")
+
+
+def _place(sweep: Sweep, point: Point, key: str) -> int:
+    """Where a point stands on the axis of a key."""
+    return [literal(value) for value in sweep.axes[key]].index(literal(point.settings[key]))
 
 
 def _panel(sweep: Sweep, key: str, points: Sequence[Point], *, label: str) -> DotPanel:
