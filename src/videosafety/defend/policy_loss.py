@@ -8,7 +8,8 @@ k3 estimate ``KL = exp(ref − logp) − (ref − logp) − 1`` (Schulman, 2020)
     dr_grpo   sum over tokens / (sequences · longest allowed completion)       (Liu et al., 2025)
     dapo      mean over all tokens of the global batch                         (Yu et al., 2025)
 
-Each is TRL 1.16's, by test. How we differ: every count is the *global* batch's, so that parts add up to the whole; TRL
+Each is TRL 1.16's, by test. ``kl: unbiased`` multiplies the KL term by ρ, so that its gradient is that of the reverse KL
+(DeepSeek-V3.2, 2025): TRL's default, not the paper's. How we differ: every count is the *global* batch's, so that parts add up to the whole; TRL
 takes bnpo's tokens from the micro-batch, and its bnpo depends on how a batch is split. With global counts bnpo is dapo.
 
 Axes: S sequences, C completion tokens.
@@ -26,6 +27,7 @@ from torch import Tensor
 from videosafety.core.errors import InputError, VideoSafetyError
 
 LossType = Literal["grpo", "bnpo", "dr_grpo", "dapo"]
+KlTerm = Literal["k3", "unbiased"]
 
 
 class BatchCounts(NamedTuple):
@@ -57,6 +59,7 @@ def policy_loss(
     epsilon_low: float = 0.2,
     epsilon_high: float = 0.2,
     loss_type: LossType = "grpo",
+    kl: KlTerm = "k3",
 ) -> PolicyTerms:
     """The loss of a part of the global batch.
 
@@ -70,6 +73,7 @@ def policy_loss(
         beta: weight of the KL term.
         epsilon_low, epsilon_high: the ratio is clipped to [1 - epsilon_low, 1 + epsilon_high].
         loss_type: how tokens become one number.
+        kl: the estimate as it is, or multiplied by the ratio.
 
     Raises:
         InputError: ``beta`` without a reference.
@@ -87,6 +91,7 @@ def policy_loss(
     if ref_SC is not None:
         gap_SC = _counted(ref_SC, mask_SC, "log-prob of the reference").detach() - logp_SC
         kl_SC = _finite(gap_SC.exp() - gap_SC - 1, "KL term")
+        kl_SC = kl_SC * ratio_SC if kl == "unbiased" else kl_SC
         loss_SC = loss_SC + beta * kl_SC
     too_low_SC = (ratio_SC < 1 - epsilon_low) & (advantage_S1 < 0)
     too_high_SC = (ratio_SC > 1 + epsilon_high) & (advantage_S1 > 0)
