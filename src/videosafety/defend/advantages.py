@@ -43,7 +43,7 @@ class Advantages:
     """Advantages of a global batch, and what they come from."""
 
     values_PG: Tensor  # 0 where unscored or without signal
-    rewards_PG: Tensor  # the weighted sums; nan where unscored
+    rewards_PG: Tensor  # the weighted sums, in fp64; nan where unscored
     signal_P: Tensor  # whether the group teaches anything
     unscored_PG: Tensor  # whether the response is left out
 
@@ -81,7 +81,7 @@ def advantages(
     else:
         values_PG = _of_sums(rewards_PG, config.scale_rewards)
     values_PG = torch.where(signal_P[:, None], values_PG.nan_to_num(0.0), 0.0)
-    return Advantages(values_PG.float(), rewards_PG.float(), signal_P, unscored_PG)
+    return Advantages(values_PG.float(), rewards_PG, signal_P, unscored_PG)
 
 
 def _tensors(

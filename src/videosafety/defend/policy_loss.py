@@ -8,9 +8,10 @@ k3 estimate ``KL = exp(ref − logp) − (ref − logp) − 1`` (Schulman, 2020)
     dr_grpo   sum over tokens / (sequences · longest allowed completion)       (Liu et al., 2025)
     dapo      mean over all tokens of the global batch                         (Yu et al., 2025)
 
-Each is TRL 1.16's, by test. ``kl: unbiased`` multiplies the KL term by ρ, so that its gradient is that of the reverse KL
-(DeepSeek-V3.2, 2025): TRL's default, not the paper's. How we differ: every count is the *global* batch's, so that parts add up to the whole; TRL
-takes bnpo's tokens from the micro-batch, and its bnpo depends on how a batch is split. With global counts bnpo is dapo.
+Each is TRL 1.16's, by test. ``kl: unbiased`` multiplies the KL term by ρ, so that its gradient is that of the reverse
+KL (DeepSeek-V3.2, 2025): TRL's default, not the paper's. How we differ: every count is the *global* batch's, so that
+parts add up to the whole; TRL takes bnpo's tokens from the micro-batch, so its bnpo depends on how a batch is split.
+With global counts bnpo is dapo.
 
 Axes: S sequences, C completion tokens.
 

@@ -1,0 +1,62 @@
+"""Reward collapse: a policy that says one thing to everyone, seen in the curves while it can still be stopped.
+
+The paper does not look for it. Three curves of ``policy.jsonl`` are watched: the deviation of rewards, the length of
+completions, and the entropy of the predicted (vidType, textType) pairs. One of them fires when it stays under its bound
+for some steps on end. A step at which a curve is unknown neither counts nor interrupts. Nothing is kept between calls:
+the rows so far are the state, so a resumed run goes on as if it had never stopped.
+
+Example:
+    >>> collapsed([{"reward_std": 0.0}] * 10, CollapseConfig(patience=10))
+    ['reward_std']
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
+
+from videosafety.core.recipe import Config, knob
+from videosafety.core.records import Response
+from videosafety.core.response import parse
+
+LABEL_ENTROPY = "label_entropy"  # the key of policy.jsonl
+
+
+class CollapseConfig(Config):
+    """When a curve has collapsed. A bound of 0 is never reached: that curve is not watched."""
+
+    patience: int = knob(10, unit="optimiser steps", help="steps under a bound, on end, before it counts", ge=1)
+    min_reward_std: float = knob(0.01, help="bound of the rewards' deviation over the batch", ge=0)
+    min_length: float = knob(8.0, unit="tokens", help="bound of the mean length of completions", ge=0)
+    min_label_entropy: float = knob(0.05, unit="nats", help="bound of the entropy of the predicted label pairs", ge=0)
+
+
+def collapsed(rows: Sequence[Mapping[str, object]], config: CollapseConfig | None = None) -> list[str]:
+    """The curves that have collapsed at the last of these steps, by name; usually none.
+
+    Args:
+        rows: of ``policy.jsonl``, from the first step to this one; as many as hold the last ``patience`` known values
+            are looked at, so the newest are enough.
+        config: bounds and patience.
+    """
+    config = config or CollapseConfig()
+    bounds = {"reward_std": ("reward_std", config.min_reward_std), "length": ("length_mean", config.min_length),
+              LABEL_ENTROPY: (LABEL_ENTROPY, config.min_label_entropy)}  # fmt: skip
+    return [name for name, (key, bound) in bounds.items() if _stays_under(rows, key, bound, config.patience)]
+
+
+def label_entropy(responses: Iterable[Response]) -> float | None:
+    """Entropy in nats of the predicted (vidType, textType) pairs, a missing label being a value of its own.
+
+    At most ln 9 = 2.20; ln 4 = 1.39 for four equal pairs. None without responses.
+    """
+    pairs = Counter((said.visual, said.textual) for one in responses if one.fault is None for said in [parse(one.text)])
+    num = pairs.total()
+    return sum(count / num * math.log(num / count) for count in pairs.values()) if num else None
+
+
+def _stays_under(rows: Sequence[Mapping[str, object]], key: str, bound: float, patience: int) -> bool:
+    """Whether the last ``patience`` known values are all under the bound."""
+    values = (float(value) for row in reversed(rows) if isinstance(value := row.get(key), int | float))
+    last = list(islice((value for value in values if math.isfinite(value)), patience))
+    return len(last) == patience and max(last) < bound
