@@ -4,7 +4,9 @@ A full disk cannot be had without root, a limit on file size can: the kernel cut
 safetensors and torch.save meet it in the same place. /dev/full is a device that is always full.
 """
 
+import errno
 import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,8 +16,10 @@ import torch
 from stagekit import bytes_of, quick
 
 from videosafety.core.errors import StorageError
+from videosafety.core.example import Example, Turn
 from videosafety.core.store import storage_errors
-from videosafety.defend.resume import COMPLETE
+from videosafety.defend import resume
+from videosafety.defend.resume import COMPLETE, FAULT_ROWS
 from videosafety.defend.sft import train_stage
 
 MIB = 2**20
@@ -119,3 +123,38 @@ def test_a_quota_is_named() -> None:
 
     with pytest.raises(StorageError, match="Disk quota exceeded; your quota is used up"), storage_errors("x"):
         raise SafetensorError("Error while serializing: I/O error: Disk quota exceeded (os error 122)")
+
+
+def test_a_refusal_while_a_checkpoint_is_flushed(base, clips, out, monkeypatch):
+    """Quotas and network disks may refuse only then."""
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EDQUOT, "refused")
+
+    monkeypatch.setattr(resume, "sync", refuse)
+    with pytest.raises(StorageError, match="cannot be written: Disk quota exceeded"):
+        train_stage("at_sft", quick(max_steps=2, save_steps=1), clips[:4], base=base, out=out)
+    assert not list(out.parent.glob(f"*/*/{COMPLETE}"))
+
+
+def test_a_list_of_lost_rows_that_cannot_be_written(base, clips, out, tmp_path):
+    lost = [one.model_copy(update={"turns": (moved(one, tmp_path / f"{one.id}.mp4"),)}) for one in clips[:4]]
+    work = out.with_name(f"{out.name}.work")
+
+    def on_step(step: int, total: int, loss: float) -> None:
+        if step == 1:
+            (work / FAULT_ROWS).symlink_to("/dev/full")
+            for one in lost:
+                Path(one.media[0].path).unlink()
+
+    config = quick(max_steps=6, max_fault_share=1.0)
+    with pytest.raises(StorageError, match=f"{FAULT_ROWS}: cannot be written: No space left on device"):
+        train_stage("at_sft", config, lost, base=base, out=out, on_step=on_step)
+
+
+def moved(one: Example, path: Path) -> Turn:
+    """The row's only turn with its medium copied to another place."""
+    path = path.with_suffix(Path(one.media[0].path).suffix)
+    shutil.copyfile(one.media[0].path, path)
+    medium = one.media[0].model_copy(update={"path": str(path)})
+    return one.turns[-1].model_copy(update={"media": (medium,)})
