@@ -57,7 +57,7 @@ def test_words_and_our_own_tags_are_no_fault_of_this_kind(markup: Markup) -> Non
 
 
 def test_a_longer_token_is_named_whole() -> None:
-    assert Markup(("<end>>", "<end>")).found("<end>> <end> <end>>") == ["<end>>", "<end>"]
+    assert Markup(("<end>", "<end>>")).found("<end>> <end> <end>>") == ["<end>>", "<end>"]
 
 
 def test_what_is_found_is_what_would_stop_or_spoil_the_run(markup: Markup) -> None:

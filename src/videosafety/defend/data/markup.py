@@ -28,13 +28,13 @@ OUR_TAGS = frozenset(f"<{slash}{name}>" for name in FIELDS for slash in ("", "/"
 
 @dataclass(frozen=True)
 class Markup:
-    """The tokens that a model reads as markup: at least one, a token before those that it begins with."""
+    """The tokens that a model reads as markup, at least one. A longer one is found before one that it begins with."""
 
     tokens: tuple[str, ...]
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
-        return re.compile("|".join(map(re.escape, self.tokens)))
+        return re.compile("|".join(map(re.escape, sorted(self.tokens, key=len, reverse=True))))
 
     def found(self, text: str) -> list[str]:
         """The different tokens in a text, in their order."""
@@ -56,7 +56,7 @@ def markup_of(base: str) -> Markup:
     except Exception as error:
         raise CheckpointError(f"the processor cannot be read ({type(error).__name__})", where=base,
                               fix="copy the checkpoint's processor and tokenizer files again") from error  # fmt: skip
-    return Markup(tuple(sorted({*tokens, *TOKENS}, key=lambda token: (-len(token), token))))
+    return Markup(tuple(sorted({*tokens, *TOKENS})))
 
 
 def markup_fault(example: Example, markup: Markup) -> str | None:
