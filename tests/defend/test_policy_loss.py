@@ -119,6 +119,12 @@ def test_the_kl_term_needs_a_reference() -> None:
     assert float(without.kl_sum) == 0 < float(loss_of(batch(), "grpo", beta=0.0).kl_sum), "measured where there is one"
 
 
+def test_only_the_policy_has_a_gradient() -> None:
+    one = {name: value.detach().clone().requires_grad_() for name, value in batch().items()}
+    loss_of(one, "grpo").loss.backward()
+    assert [name for name, value in one.items() if value.grad is not None] == ["logp"]
+
+
 def test_low_precision_is_summed_in_fp32() -> None:
     one = batch()
     low = {name: value.detach().bfloat16() for name, value in one.items()}
