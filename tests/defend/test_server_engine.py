@@ -184,6 +184,8 @@ def test_a_server_that_ignores_a_reload_is_named(policy, served, tmp_path, modes
 def test_many_small_ignored_steps_are_seen_when_they_matter(policy, served, tmp_path):
     engine = make(policy, served, tmp_path, tolerance=0.5)
     engine.refresh(0)
+    nudge(policy, 0.02)
+    engine.refresh(0)
     served.set(ignore_reload=True)
     taken = []
 
@@ -198,10 +200,11 @@ def test_many_small_ignored_steps_are_seen_when_they_matter(policy, served, tmp_
     assert 1 <= len(taken) < 28
 
 
-def test_a_servers_rounding_is_not_taken_for_old_weights(policy, served, tmp_path):
+@pytest.mark.parametrize("modes", [{"noise": 1e-3}, {"digits": 1}])
+def test_a_servers_rounding_is_not_taken_for_old_weights(policy, served, tmp_path, modes):
     engine = make(policy, served, tmp_path, tolerance=0.05)
-    served.set(noise=1e-3, labels=True, checksums=True)
-    for version, step in enumerate((0.0, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2)):
+    served.set(**modes, labels=True, checksums=True)
+    for version, step in enumerate((0.0, 1e-2, 1e-6, 1e-6, 1e-4, 1e-5)):
         nudge(policy, step)
         engine.refresh(version)
 

@@ -158,6 +158,7 @@ def sample(body, inputs, modes):
             biased[:, int(id_)] += bias
         logp = (biased / body["temperature"]).log_softmax(-1)
         told = logits.log_softmax(-1) if modes.get("raw") else logp
+        told = told.round(decimals=modes.get("digits", 9))
         told = (told + modes.get("noise", 0.0) * torch.randn_like(told)).clamp(max=0.0)
         ids = torch.stack([row.exp().multinomial(1, generator=g) for row, g in zip(logp, generators, strict=True)])
         for choice, id_, row in zip(choices, ids[:, 0].tolist(), told, strict=True):

@@ -148,12 +148,12 @@ class ServedWeights:
                                   fix="start it with --logprobs-mode processed_logprobs")  # fmt: skip
             return f"its log-probs are {gap:.3g} from the policy's on average, {self.tolerance:g} is allowed"
         tops, own = answer.choices[0].tops[0], _distance(answer.choices[0].tops[0], version.logp_V)
+        if before == tops and _distance(tops, version.logp_V, self._seen[-1].logp_V) > MOVED:
+            return "it answers the probe to the last digit as before"
         for old in self._seen:
-            if _distance(tops, version.logp_V, old.logp_V) > MOVED:
-                if before == tops:
-                    return "it answers the probe to the last digit as before"
-                if _distance(tops, old.logp_V) < NEARER * own:
-                    return f"its answer is that of version {old.label}"
+            known_apart = _distance(tops, version.logp_V, old.logp_V) > MOVED
+            if known_apart and _distance(tops, old.logp_V) < NEARER * own:
+                return f"its answer is that of version {old.label}"
         return None
 
     def _probe(self) -> Answer:
