@@ -25,7 +25,7 @@ from videosafety.core.store import write_bytes, write_json
 from videosafety.models.checkpoint import save_model
 from videosafety.models.family import IGNORE, Encoded, Message, collate
 from videosafety.models.registry import family_of
-from videosafety.toyworld.base_model import VIDEO_LLAMA3, ModelSize, tiny
+from videosafety.toyworld.base_model import VIDEO_LLAMA3, ModelSize, family_named, tiny
 from videosafety.toyworld.lessons import Lesson, Phase, draw_lesson
 from videosafety.toyworld.scenes import FPS, Scene, draw
 from videosafety.toyworld.world import World
@@ -39,6 +39,7 @@ ALIGN_MIX = {
     "text_refuse": 0.08, "text_recipe": 0.07, "text_letters": 0.02, "text_unable": 0.01, "clip_shown": 0.06,
     "clip_recipe": 0.61, "clip_name": 0.04, "clip_colour": 0.05, "clip_letters": 0.05, "clip_unable": 0.01,
 }  # fmt: skip
+ALIGN_RATE = {VIDEO_LLAMA3: 3e-4, "qwen3_vl": 2e-4, "llava_onevision": 8e-4}  # chosen on benchmark seed 1000
 WARMUP_STEPS, FLAT_SHARE, FINAL_SHARE = 50, 0.6, 0.05
 SAVE_EVERY = 200
 NUM_FIRST_STEPS, CURVE_EVERY = 5, 20  # of the losses that are kept beside the checkpoint
@@ -67,14 +68,21 @@ class BaseConfig(Config):
 
 
 def base_config(world: str, *, pretrain_steps: int, align_steps: int, family: str = VIDEO_LLAMA3) -> BaseConfig:
-    """The base model of a world with the shape, rates and mixtures that were found to work (docs/log.md)."""
+    """The base model of a world with the shape, rates and mixtures that were found to work (docs/log.md).
+
+    Families differ in the rate of alignment alone.
+
+    Raises:
+        InputError: no such family.
+    """
+    family_named(family)
     large = world == "full"
     return BaseConfig(
         world=world,
         family=family,
         model=ModelSize(hidden_size=160, num_layers=4) if large else ModelSize(),
         pretrain=PhaseConfig(steps=pretrain_steps, learning_rate=1.2e-3 if large else 1.5e-3, mixture=PRETRAIN_MIX),
-        align=PhaseConfig(steps=align_steps, learning_rate=3e-4, mixture=ALIGN_MIX),
+        align=PhaseConfig(steps=align_steps, learning_rate=ALIGN_RATE[family], mixture=ALIGN_MIX),
     )
 
 

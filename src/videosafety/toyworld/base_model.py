@@ -20,7 +20,7 @@ from videosafety.toyworld.base_families import FAMILIES, TEMPLATE, ModelSize, To
 from videosafety.toyworld.dialogue import corpus
 from videosafety.toyworld.world import World
 
-__all__ = ["TEMPLATE", "VIDEO_LLAMA3", "ModelSize", "tiny", "tokenizer"]
+__all__ = ["TEMPLATE", "VIDEO_LLAMA3", "ModelSize", "family_named", "tiny", "tokenizer"]
 
 VIDEO_LLAMA3 = "videollama3"
 UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}ー"  # scripts without spaces: a character is a word
