@@ -104,7 +104,7 @@ def digest(inputs: Mapping[str, Tensor]) -> str:
             continue
         kept = tensor[real] if name in PER_TOKEN else tensor
         total.update(f"{name} {tuple(kept.shape)}".encode())
-        total.update(memoryview(kept.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        total.update(kept.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()[:16]
 
 

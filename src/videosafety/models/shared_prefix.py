@@ -67,10 +67,9 @@ def shared_hidden(model: PreTrainedModel, prefix: Prefix, ids_BGC: Tensor) -> tu
     steps_C = torch.arange(length, device=flat.device)
     after_BT = (prefix.next_B[:, None, None] + steps_C).expand(num, ids_BGC.shape[1], length).flatten(1)
     positions_XBT = torch.cat([prefix.positions_XBP, after_BT.expand(len(prefix.positions_XBP), -1, -1)], dim=2)
-    hidden_BTH = prefix.run(
-        model, input_ids=torch.cat([prefix.ids_BP, flat], dim=1), attention_mask=completion_mask(prefix.mask_BP, ids_BGC),
-        position_ids=axes(positions_XBT),
-    ).last_hidden_state  # fmt: skip
+    ids_BT, mask_BGCS = torch.cat([prefix.ids_BP, flat], dim=1), completion_mask(prefix.mask_BP, ids_BGC)
+    given = {"input_ids": ids_BT, "attention_mask": mask_BGCS, "position_ids": axes(positions_XBT)}
+    hidden_BTH = prefix.run(model, **given).last_hidden_state
     prompt_BPH, behind_BGCH = hidden_BTH[:, :width], hidden_BTH[:, width:].unflatten(1, ids_BGC.shape[1:])
     return prompt_BPH, shifted(prompt_BPH, behind_BGCH, prefix.lengths_B)
 
@@ -153,7 +152,7 @@ def _eager(
 
     def weights(scores: Tensor) -> Tensor:
         soft = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        return nn.functional.dropout(soft, p=dropout, training=module.training)
+        return cast(Tensor, nn.functional.dropout(soft, p=dropout, training=module.training))
 
     if attention_mask is None or not _is_shared(query, attention_mask):
         scores = query @ key.transpose(2, 3) * scaling

@@ -1,0 +1,54 @@
+"""The distribution that completions are sampled from, and the log-probs of given tokens under it, in chunks.
+
+Sampling, policy and reference all use ``Head``: the same temperature, and the same tokens that may never be said
+(vision placeholders, alarms, verdicts). Logits exist for chosen positions alone, ``chunk`` rows of them at a time, in
+the backward pass too.
+
+Axes: N positions, H hidden channels, V vocabulary.
+
+Example:
+    >>> head = Head(wrapped, never=[7], temperature=1.0)                        # doctest: +SKIP
+    >>> logp_N, entropy_N = token_logprobs(head, hidden_NH, ids_N)              # doctest: +SKIP
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from videosafety.models.wrapped import AlarmModel
+
+CHUNK = 2048  # positions whose logits are held at once
+
+
+class Head:
+    """From hidden states (N, H) to fp32 logits (N, V): after temperature, −inf for what may never be said."""
+
+    def __init__(self, wrapped: AlarmModel, *, never: Sequence[int], temperature: float) -> None:
+        self.wrapped, self.never, self.temperature = wrapped, list(never), temperature
+
+    def __call__(self, hidden_NH: Tensor) -> Tensor:
+        """(N, V) logits."""
+        logits_NV = self.wrapped.answer_logits(hidden_NH).float() / self.temperature
+        return logits_NV.index_fill(-1, torch.tensor(self.never, device=logits_NV.device, dtype=torch.long), -torch.inf)
+
+
+def token_logprobs(
+    logits_of: Callable[[Tensor], Tensor], hidden_NH: Tensor, ids_N: Tensor, *, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:
+    """(N,) log-prob of each token, and (N,) the entropy of the distribution that it came from, without gradient."""
+
+    def one(rows_CH: Tensor, ids_C: Tensor) -> tuple[Tensor, Tensor]:
+        logits_CV = logits_of(rows_CH)
+        norm_C = logits_CV.logsumexp(dim=-1)
+        with torch.no_grad():
+            logp_CV = logits_CV - norm_C[:, None]
+            entropy_C = -(logp_CV.exp() * logp_CV.clamp(min=torch.finfo(logp_CV.dtype).min)).sum(dim=-1)
+        return logits_CV.gather(-1, ids_C[:, None])[:, 0] - norm_C, entropy_C
+
+    if len(hidden_NH) <= chunk:
+        return one(hidden_NH, ids_N)
+    parts = zip(hidden_NH.split(chunk), ids_N.split(chunk), strict=True)
+    found = [checkpoint(one, rows, ids, use_reentrant=False) for rows, ids in parts]
+    return torch.cat([logp for logp, _ in found]), torch.cat([entropy for _, entropy in found])

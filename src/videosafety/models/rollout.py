@@ -1,0 +1,266 @@
+"""Sampled completions of many prompts at once: each prompt is prefilled once, whatever the number of its completions.
+
+A row of the batch is a prompt with all its completions: a step feeds it G tokens, one for each, which the cache appends
+behind the prompt, and a mask lets each completion see the prompt and itself. So the prompt's keys are held and read
+once instead of G times. A completion ends with an end token or with the closing tag of the structured response; its
+log-probs are those of the distribution that it was sampled from, and ``models/logprobs.py`` gives them again in
+training. A decoder that cannot share a prompt gets a copy of its cache for each completion.
+
+Axes: B prompts, P prompt tokens, G completions of a prompt, H hidden channels, V vocabulary.
+
+Example:
+    >>> engine = LocalEngine(wrapped, checkpoint)                               # doctest: +SKIP
+    >>> engine.generate(prompts, Decoding(num_generations=6), seed=0)[0][0].text   # doctest: +SKIP
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, cast
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from videosafety.core.errors import InputError
+from videosafety.core.records import StopReason
+from videosafety.models.alarm import taken_ids
+from videosafety.models.checkpoint import Checkpoint
+from videosafety.models.family import Conversation, Encoded, collate
+from videosafety.models.logprobs import Head
+from videosafety.models.prefix import Prefix, axes
+from videosafety.models.shared_prefix import why_not
+from videosafety.models.wrapped import AlarmModel
+
+CLOSING_TAG = "</textType>"
+TAIL = 32  # tokens in which a closing tag is looked for
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How completions are sampled. ``stop``: a text that ends one, kept in it; None: only an end token does."""
+
+    num_generations: int = 6
+    max_new_tokens: int = 768
+    temperature: float = 1.0
+    stop: str | None = CLOSING_TAG
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A question, as words and media, and as a family's tensors."""
+
+    id: str
+    conversation: Conversation
+    encoded: Encoded
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What was sampled: token ids, an end token included, their log-probs, the text without it, and why it ended."""
+
+    ids: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    text: str
+    stop_reason: StopReason
+
+
+class Engine(Protocol):
+    """What gives completions; ``defend/server_engine.py`` is another one."""
+
+    def generate(self, prompts: Sequence[Prompt], decoding: Decoding, *, seed: int) -> list[tuple[Completion, ...]]:
+        """``num_generations`` completions of each prompt; equal seeds and weights give equal ones."""
+        ...
+
+    def refresh(self, version: int) -> None:
+        """The policy has new weights."""
+        ...
+
+
+def end_ids(checkpoint: Checkpoint) -> frozenset[int]:
+    """What ends an answer: by the family's template, and by the checkpoint's own generation config."""
+    own = getattr(checkpoint.model.generation_config, "eos_token_id", None)
+    named = [own] if isinstance(own, int) else list(own or [])
+    return frozenset([checkpoint.family.eos(checkpoint.processor), *named])
+
+
+def never_ids(checkpoint: Checkpoint) -> list[int]:
+    """What no completion may hold: vision placeholders, alarms, verdicts."""
+    return checkpoint.family.vision_token_ids(checkpoint.model) + taken_ids(checkpoint.tokenizer)
+
+
+class LocalEngine:
+    """Samples from the model that is being trained, in this process."""
+
+    def __init__(self, wrapped: AlarmModel, checkpoint: Checkpoint, *, micro_batch_size: int = 8) -> None:
+        self.wrapped, self.checkpoint, self.micro_batch_size = wrapped, checkpoint, micro_batch_size
+        self.ends, self.never = end_ids(checkpoint), never_ids(checkpoint)
+        self.decoder = cast(Any, checkpoint.family.language_model(checkpoint.model))
+        self.shares = why_not(self.decoder) is None
+        self._closing: dict[str, frozenset[int]] = {}
+
+    def refresh(self, version: int) -> None:
+        """Nothing to do: these are the weights."""
+
+    def generate(self, prompts: Sequence[Prompt], decoding: Decoding, *, seed: int) -> list[tuple[Completion, ...]]:
+        """Completions of prompts that nothing else has encoded yet."""
+        pad, device = self.checkpoint.tokenizer.pad_token_id, self.wrapped.model.device
+        prefixes = []
+        for start in range(0, len(prompts), self.micro_batch_size):
+            some = [prompt.encoded for prompt in prompts[start : start + self.micro_batch_size]]
+            batch = collate(some, pad_token_id=pad, side="right")
+            inputs = {name: tensor.to(device) for name, tensor in batch.items() if name != "labels"}
+            prefixes.append(Prefix.of(self.wrapped.model, inputs))
+        return self.complete(prefixes, decoding, seed=seed)
+
+    @torch.no_grad()
+    def complete(self, prefixes: Sequence[Prefix], decoding: Decoding, *, seed: int) -> list[tuple[Completion, ...]]:
+        """Completions of encoded prompts: each prefix is prefilled by itself, then all are decoded together.
+
+        Raises:
+            InputError: several prompts in a prefix, and the decoder cannot share one.
+        """
+        generator = torch.Generator(device=self.wrapped.model.device).manual_seed(seed)
+        head = Head(self.wrapped, never=self.never, temperature=decoding.temperature)
+        if self.shares:
+            return self._decode(_merged([self._prefilled(one) for one in prefixes]), head, decoding, generator)
+        group, alone = decoding.num_generations, replace(decoding, num_generations=1)
+        copies = [self._decode(self._copied(one, group), head, alone, generator) for one in prefixes]
+        return [tuple(one for [one] in rows) for rows in copies]
+
+    def _prefilled(self, prefix: Prefix) -> "_Batch":
+        cache = DynamicCache(config=None if self.shares else self.decoder.config)
+        out = prefix.run(self.wrapped.model, use_cache=True, past_key_values=cache)
+        last_BH = out.last_hidden_state[torch.arange(len(prefix.ids_BP)), prefix.lengths_B - 1]
+        return _Batch(cache, prefix.mask_BP.bool(), prefix.next_B, len(prefix.positions_XBP), last_BH)
+
+    def _copied(self, prefix: Prefix, group: int) -> "_Batch":
+        """A prompt as ``group`` rows of their own."""
+        if len(prefix.ids_BP) > 1:
+            raise InputError("this decoder cannot share a prompt among its completions", where=self.checkpoint.path,
+                             fix="set micro_batch_size: 1")  # fmt: skip
+        batch = self._prefilled(prefix)
+        batch.cache.batch_repeat_interleave(group)
+        mask_BP, next_B, last_BH = (
+            x.repeat_interleave(group, dim=0) for x in (batch.mask_BP, batch.next_B, batch.last_BH)
+        )
+        return _Batch(batch.cache, mask_BP, next_B, batch.num_axes, last_BH)
+
+    def _decode(
+        self, batch: "_Batch", head: Head, decoding: Decoding, generator: torch.Generator
+    ) -> list[tuple[Completion, ...]]:
+        """One token for every completion of every prompt at a time, until all have ended."""
+        num, group = len(batch.mask_BP), decoding.num_generations
+        said = _Said(num, group, self, decoding)
+        rows, step = torch.arange(num), 0
+        hidden_BGH = batch.last_BH[:, None].expand(-1, group, -1)
+        while True:
+            logp_NV = head(hidden_BGH.flatten(0, 1)).log_softmax(dim=-1)
+            ids_N = torch.multinomial(logp_NV.exp(), 1, generator=generator)
+            chosen_N = logp_NV.gather(1, ids_N)[:, 0]
+            ids_BG = ids_N.view(-1, group)
+            live = said.add(rows.tolist(), ids_BG.tolist(), chosen_N.view(-1, group).tolist())
+            step += 1
+            if not live or step == decoding.max_new_tokens:
+                return said.completions()
+            if 2 * len(live) <= len(rows):
+                at = torch.tensor([i for i, row in enumerate(rows.tolist()) if row in live])
+                rows, ids_BG, batch = rows[at], ids_BG[at], batch.select(at)
+            hidden_BGH = self._step(batch, ids_BG, step - 1)
+
+    def _step(self, batch: "_Batch", ids_BG: Tensor, step: int) -> Tensor:
+        """(B, G, H) behind one more token of each completion."""
+        num, group = ids_BG.shape
+        own_GS = torch.eye(group, dtype=torch.bool, device=ids_BG.device).repeat(1, step + 1)
+        mask_BGS = torch.cat([batch.mask_BP[:, None].expand(-1, group, -1), own_GS.expand(num, -1, -1)], dim=2)
+        at_XBG = (batch.next_B[:, None] + step).expand(batch.num_axes, num, group)
+        base = cast(Any, self.wrapped.model.base_model)
+        mask = _additive(mask_BGS, batch.last_BH.dtype) if self.shares else mask_BGS[:, 0].long()
+        out = base(input_ids=ids_BG, attention_mask=mask, position_ids=axes(at_XBG), past_key_values=batch.cache,
+                   use_cache=True)  # fmt: skip
+        return cast(Tensor, out.last_hidden_state)
+
+    def closing(self, stop: str) -> frozenset[int]:
+        """Ids whose text holds the last character of ``stop``: only they can complete it."""
+        if stop not in self._closing:
+            tokenizer = self.checkpoint.tokenizer
+            texts = tokenizer.batch_decode([[id_] for id_ in range(len(tokenizer))])
+            self._closing[stop] = frozenset(id_ for id_, text in enumerate(texts) if stop[-1] in text)
+        return self._closing[stop]
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Prefilled prompts: their keys and values, which of them are real, the next position, the last hidden state."""
+
+    cache: DynamicCache
+    mask_BP: Tensor
+    next_B: Tensor
+    num_axes: int
+    last_BH: Tensor
+
+    def select(self, rows: Tensor) -> "_Batch":
+        """Only these prompts."""
+        self.cache.batch_select_indices(rows.to(self.mask_BP.device))
+        return _Batch(self.cache, self.mask_BP[rows], self.next_B[rows], self.num_axes, self.last_BH[rows])
+
+
+def _merged(batches: Sequence[_Batch]) -> _Batch:
+    """Batches as one, the shorter prompts padded on the right."""
+    if len(batches) == 1:
+        return batches[0]
+    width = max(batch.mask_BP.shape[1] for batch in batches)
+    cache = DynamicCache()
+    for layer in range(len(batches[0].cache.layers)):
+        parts = [cast(Any, batch.cache.layers[layer]) for batch in batches]
+        keys = torch.cat([_padded(part.keys, width) for part in parts])
+        values = torch.cat([_padded(part.values, width) for part in parts])
+        cache.update(keys, values, layer)
+        for part in parts:
+            part.reset()
+    masks = [torch.nn.functional.pad(batch.mask_BP, (0, width - batch.mask_BP.shape[1])) for batch in batches]
+    joined = (torch.cat([getattr(batch, name) for batch in batches]) for name in ("next_B", "last_BH"))
+    next_B, last_BH = joined
+    return _Batch(cache, torch.cat(masks), next_B, max(batch.num_axes for batch in batches), last_BH)
+
+
+def _additive(mask_BGS: Tensor, dtype: torch.dtype) -> Tensor:
+    """(B, 1, G, S): 0 where a token is seen; eager attention adds its mask."""
+    zeros = torch.zeros(mask_BGS.shape, dtype=dtype, device=mask_BGS.device)
+    return zeros.masked_fill(~mask_BGS, torch.finfo(dtype).min)[:, None]
+
+
+def _padded(states: Tensor, width: int) -> Tensor:
+    return torch.nn.functional.pad(states, (0, 0, 0, width - states.shape[2]))
+
+
+class _Said:
+    """The completions so far, and which of them have ended."""
+
+    def __init__(self, num: int, group: int, engine: LocalEngine, decoding: Decoding) -> None:
+        self.ids: list[list[list[int]]] = [[[] for _ in range(group)] for _ in range(num)]
+        self.logprobs: list[list[list[float]]] = [[[] for _ in range(group)] for _ in range(num)]
+        self.ended = [[False] * group for _ in range(num)]
+        self.engine, self.stop = engine, decoding.stop
+        self.closing = engine.closing(decoding.stop) if decoding.stop else frozenset()
+
+    def add(self, rows: list[int], ids_BG: list[list[int]], logprobs_BG: list[list[float]]) -> set[int]:
+        """Append a token to whatever has not ended; returns the prompts that still have an open completion."""
+        for row, ids, logprobs in zip(rows, ids_BG, logprobs_BG, strict=True):
+            for g, (id_, logprob) in enumerate(zip(ids, logprobs, strict=True)):
+                if not self.ended[row][g]:
+                    self.ids[row][g].append(id_)
+                    self.logprobs[row][g].append(logprob)
+                    self.ended[row][g] = id_ in self.engine.ends or (id_ in self.closing and self._closes(row, g))
+        return {row for row in rows if not all(self.ended[row])}
+
+    def _closes(self, row: int, g: int) -> bool:
+        return str(self.stop) in self.engine.checkpoint.tokenizer.decode(self.ids[row][g][-TAIL:])
+
+    def completions(self) -> list[tuple[Completion, ...]]:
+        """All of them, in the order of the prompts."""
+        return [tuple(self._one(row, g) for g in range(len(group))) for row, group in enumerate(self.ids)]
+
+    def _one(self, row: int, g: int) -> Completion:
+        text = self.engine.checkpoint.tokenizer.decode(self.ids[row][g], skip_special_tokens=True)
+        reason = StopReason.STOP if self.ended[row][g] else StopReason.LENGTH
+        return Completion(tuple(self.ids[row][g]), tuple(self.logprobs[row][g]), text, reason)
