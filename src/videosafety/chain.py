@@ -107,10 +107,16 @@ class Chain:
         return self.folder / "lessons" / fingerprint(self.recipe.training)[:8]
 
     @property
+    def _toy(self) -> str:
+        """The world, and the family of its base where that is not the paper's."""
+        world, family = self.recipe.benchmark.world, self.recipe.base.family
+        return world if family == "videollama3" else f"{world}-{family}"
+
+    @property
     def model(self) -> str:
         """What the model is called in tables."""
         recipe = self.recipe
-        called = f"toy-{recipe.benchmark.world}" if recipe.data is None else (recipe.base.checkpoint or "").rstrip("/")
+        called = f"toy-{self._toy}" if recipe.data is None else (recipe.base.checkpoint or "").rstrip("/")
         return called.rpartition("/")[2] + ("" if self.name == MAIN else f"/{self.name}")
 
     def base(self, seed: int) -> str:
@@ -119,7 +125,7 @@ class Chain:
         if base.source == "checkpoint":
             return str(base.checkpoint)
         if base.source == "committed":
-            return str(BASES / self.recipe.benchmark.world)
+            return str(BASES / self._toy)
         return str(self.folder / "bases" / f"seed-{seed}")
 
     def step(self, level: int, seed: int) -> Step:

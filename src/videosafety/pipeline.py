@@ -108,7 +108,8 @@ def base_stage(run: Run) -> None:
     from videosafety.toyworld.seeds import train_seeds
 
     steps = recipe.base.steps
-    config = base_config(recipe.benchmark.world, pretrain_steps=steps.pretrain, align_steps=steps.align)
+    config = base_config(recipe.benchmark.world, pretrain_steps=steps.pretrain, align_steps=steps.align,
+                         family=recipe.base.family)  # fmt: skip
     names = [f"seed {seed}" for seed in recipe.seeds]
     with _bars(run, names, "training the base", total=steps.pretrain + steps.align) as update:
         train_seeds(config, seeds=recipe.seeds, folder=run.folder / "bases", workers=run.workers, on_progress=update)
@@ -175,7 +176,8 @@ def report_stage(run: Run) -> None:
     keep_curves(run.folder, run.chains[0], seeds=run.recipe.seeds)
     keep_trainings(run.folder, run.chains, seeds=run.recipe.seeds)
     committed = RESULTS / f"toy_{run.recipe.benchmark.world}" / "summary.json"
-    shown = committed if run.recipe.data is None and committed.is_file() else None
+    ours = run.recipe.data is None and run.recipe.base.family == "videollama3"
+    shown = committed if ours and committed.is_file() else None
     build_report(run.folder, committed=shown)
 
 

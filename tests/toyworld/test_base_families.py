@@ -1,14 +1,19 @@
 """The toy base of every family: the real classes, learning from pixels, saved as an ordinary checkpoint."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from rich.console import Console
 
+from videosafety.chain import BASES, Chain
 from videosafety.core.errors import InputError
 from videosafety.models.checkpoint import load
 from videosafety.models.family import Message, watch_vision
 from videosafety.models.generate import generate
 from videosafety.models.registry import FAMILIES as REAL
-from videosafety.settings import BaseStage
+from videosafety.pipeline import Run, base_stage
+from videosafety.settings import BaseStage, Recipe
 from videosafety.toyworld.base import BaseConfig, PhaseConfig, Trainer, drawn_clip, one_thread, train_base
 from videosafety.toyworld.base_families import FAMILIES
 from videosafety.toyworld.base_model import ModelSize, tiny, tokenizer
@@ -113,3 +118,21 @@ def test_the_default_family_leaves_a_run_its_old_name():
     other = BaseStage(source="train", family="qwen3_vl")
     assert other.model_dump()["family"] == "qwen3_vl"
     assert BaseStage.model_validate(other.model_dump()) == other
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_recipe_names_its_family_in_tables_and_finds_the_committed_base(name):
+    recipe = Recipe(name="mine", seeds=(0,), base=BaseStage(family=name))
+    chain = Chain("main", recipe, Path("run"))
+    ending = "" if name == "videollama3" else f"-{name}"
+    assert chain.model == f"toy-small{ending}"
+    assert Path(chain.base(0)) == BASES / f"small{ending}"
+    assert (BASES / f"small{ending}" / "model.safetensors").is_file()
+
+
+def test_the_pipeline_trains_the_family_that_the_recipe_names(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("videosafety.toyworld.seeds.train_seeds", lambda config, **_: asked.append(config.family))
+    base = BaseStage(source="train", family="qwen3_vl")
+    base_stage(Run(Recipe(name="mine", seeds=(0,), base=base), tmp_path, Console(quiet=True), 1))
+    assert asked == ["qwen3_vl"]
