@@ -96,9 +96,9 @@ def axes(positions_XBT: Tensor) -> Tensor:
 
 
 def digest(inputs: Mapping[str, Tensor]) -> str:
-    """16 hex digits over the real token ids and everything that the media became."""
-    total = hashlib.sha256()
+    """16 hex digits over the real token ids of each prompt and everything that the media became."""
     real = inputs["attention_mask"].bool()
+    total = hashlib.sha256(str(real.sum(dim=1).tolist()).encode())
     for name, tensor in sorted(inputs.items()):
         if name in ("labels", "attention_mask"):
             continue

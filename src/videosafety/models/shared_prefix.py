@@ -46,7 +46,10 @@ def why_not(language: nn.Module) -> str | None:
 
 @contextmanager
 def shared_prefix_attention(language: nn.Module) -> Iterator[None]:
-    """Let a decoder take shared prefixes, by the kind of attention that it has; all else it computes as before."""
+    """Let a decoder take shared prefixes, by the kind of attention that it has; all else it computes as before.
+
+    With gradient checkpointing the backward pass computes attention again: it belongs inside the ``with`` too.
+    """
     config = cast(Any, language).config
     before = config._attn_implementation
     config._attn_implementation = NAME + ("eager" if before == "eager" else "sdpa")

@@ -1,0 +1,83 @@
+"""Prompts that are encoded once: the family's own forward pass from kept vision, one run of the tower, a true digest."""
+
+import pytest
+import torch
+from alarmkit import batch_of, mixed
+from rolloutkit import padded, shared, with_alarms
+from tinyfamilies import FAMILY_NAMES
+
+from videosafety.models.family import watch_vision
+from videosafety.models.prefix import Prefix, digest
+from videosafety.models.rollout import Decoding, LocalEngine
+from videosafety.models.shared_prefix import naive_hidden
+
+
+@pytest.mark.parametrize("name", FAMILY_NAMES)
+def test_kept_vision_gives_what_the_pixels_give(name: str) -> None:
+    checkpoint, wrapped = with_alarms(name)
+    batch = batch_of(checkpoint, mixed())
+    prefix = Prefix.of(checkpoint.model, batch)
+    real_BP = batch["attention_mask"].bool()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            prefix.run(checkpoint.model).last_hidden_state[real_BP], wrapped(batch)[real_BP], atol=1e-5, rtol=0
+        )
+    assert prefix.lengths_B.tolist() == real_BP.sum(dim=1).tolist()
+
+
+@pytest.mark.parametrize("name", FAMILY_NAMES)
+def test_the_tower_runs_once_for_sampler_policy_and_reference(name: str) -> None:
+    checkpoint, wrapped = with_alarms(name)
+    batch = batch_of(checkpoint, mixed()[:4])
+    with torch.no_grad(), watch_vision(checkpoint.family, checkpoint.model) as stock:
+        wrapped(batch)
+    with watch_vision(checkpoint.family, checkpoint.model) as calls:
+        prefix = Prefix.of(checkpoint.model, batch)
+        decoding = Decoding(num_generations=2, max_new_tokens=3)
+        groups = LocalEngine(wrapped, checkpoint).complete([prefix], decoding, seed=0)
+        ids_BGC, _ = padded([[list(one.ids) for one in group] for group in groups])
+        _, policy = shared(checkpoint, prefix, ids_BGC)
+        policy.sum().backward()
+        with torch.no_grad():
+            naive_hidden(checkpoint.model, prefix, ids_BGC)
+    wrapped.zero_grad()
+    assert stock and calls == stock
+    assert all(parameter.grad is None for parameter in checkpoint.model.parameters())
+
+
+def test_vision_has_no_gradient() -> None:
+    checkpoint, wrapped = with_alarms("qwen3_vl")
+    prefix = Prefix.of(checkpoint.model, batch_of(checkpoint, mixed()[:1]))
+    prefix.run(checkpoint.model).last_hidden_state.sum().backward()
+    frozen = [p for module in checkpoint.family.vision_modules(checkpoint.model) for p in module.parameters()]
+    found = [parameter.grad is None for parameter in frozen], wrapped.rows_AH.grad is None
+    wrapped.zero_grad()
+    assert all(found[0]) and not found[1]
+
+
+def test_padding_on_the_left_is_refused() -> None:
+    checkpoint, _ = with_alarms("qwen2_5_vl")
+    with pytest.raises(ValueError, match="pad them on the right"):
+        Prefix.of(checkpoint.model, batch_of(checkpoint, mixed()[:2], "left"))
+
+
+@pytest.mark.parametrize("name", FAMILY_NAMES)
+def test_the_digest_is_that_of_ids_and_pixels(name: str) -> None:
+    checkpoint, _ = with_alarms(name)
+    batch = batch_of(checkpoint, mixed()[:2])
+    before = digest(batch)
+    pixels = next(key for key in batch if key.startswith("pixel_values"))
+    ids = batch["input_ids"].clone()
+    ids[1, 0] += 1
+    brighter = batch[pixels].clone()
+    brighter.view(-1)[0] += 0.25
+    assert len({before, digest({**batch, "input_ids": ids}), digest({**batch, pixels: brighter})}) == 3
+    assert digest({name: tensor.clone() for name, tensor in batch.items()}) == before
+    wider = {key: torch.nn.functional.pad(t, (0, 3)) if t.shape == ids.shape else t for key, t in batch.items()}
+    assert wider["input_ids"].shape != ids.shape and digest(wider) == before
+
+
+def test_the_digest_knows_where_a_prompt_ends() -> None:
+    one = {"input_ids": torch.tensor([[1, 2, 3], [4, 0, 0]]), "attention_mask": torch.tensor([[1, 1, 1], [1, 0, 0]])}
+    other = {"input_ids": torch.tensor([[1, 2], [3, 4]]), "attention_mask": torch.ones(2, 2, dtype=torch.long)}
+    assert digest(one) != digest(other)
