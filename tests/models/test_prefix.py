@@ -1,4 +1,4 @@
-"""Prompts that are encoded once: the family's own forward pass from kept vision, one run of the tower, a true digest."""
+"""Prompts encoded once: the family's own forward pass from kept vision, one run of the tower, a true digest."""
 
 import pytest
 import torch
@@ -41,7 +41,8 @@ def test_the_tower_runs_once_for_sampler_policy_and_reference(name: str) -> None
         with torch.no_grad():
             naive_hidden(checkpoint.model, prefix, ids_BGC)
     wrapped.zero_grad()
-    assert stock and calls == stock
+    assert stock
+    assert calls == stock
     assert all(parameter.grad is None for parameter in checkpoint.model.parameters())
 
 
@@ -52,7 +53,8 @@ def test_vision_has_no_gradient() -> None:
     frozen = [p for module in checkpoint.family.vision_modules(checkpoint.model) for p in module.parameters()]
     found = [parameter.grad is None for parameter in frozen], wrapped.rows_AH.grad is None
     wrapped.zero_grad()
-    assert all(found[0]) and not found[1]
+    assert all(found[0])
+    assert not found[1]
 
 
 def test_padding_on_the_left_is_refused() -> None:
@@ -74,7 +76,8 @@ def test_the_digest_is_that_of_ids_and_pixels(name: str) -> None:
     assert len({before, digest({**batch, "input_ids": ids}), digest({**batch, pixels: brighter})}) == 3
     assert digest({name: tensor.clone() for name, tensor in batch.items()}) == before
     wider = {key: torch.nn.functional.pad(t, (0, 3)) if t.shape == ids.shape else t for key, t in batch.items()}
-    assert wider["input_ids"].shape != ids.shape and digest(wider) == before
+    assert wider["input_ids"].shape != ids.shape
+    assert digest(wider) == before
 
 
 def test_the_digest_knows_where_a_prompt_ends() -> None:

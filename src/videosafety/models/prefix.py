@@ -64,9 +64,13 @@ class Prefix:
 
     @property
     def next_B(self) -> Tensor:
-        """The rotary position of the first token after each prompt, the same on every axis."""
-        real_XBP = self.positions_XBP.masked_fill(self.mask_BP[None] == 0, -1)
-        return real_XBP.amax(dim=(0, 2)) + 1
+        """The rotary position of the first token after each prompt, the same on every axis.
+
+        It is one more than that of the last token, not than the highest: transformers' Qwen2.5-VL lets the moments of a
+        clip run ahead of the words after it, in the forward pass and in ``generate`` alike.
+        """
+        rows_B = torch.arange(len(self.ids_BP), device=self.ids_BP.device)
+        return self.positions_XBP[:, rows_B, self.lengths_B - 1].amax(dim=0) + 1
 
     def run(self, model: PreTrainedModel, **given: Any) -> Any:
         """The base model's output for the prompts; ``given`` may replace ids, mask and positions by longer ones."""
