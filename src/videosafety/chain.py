@@ -15,7 +15,9 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from pydantic import SerializeAsAny
 from rich.console import Console
 
 from videosafety.core.ablation import by_model, compare
@@ -24,7 +26,7 @@ from videosafety.core.jsonl import read_json
 from videosafety.core.recipe import Config, fingerprint
 from videosafety.core.store import write_json
 from videosafety.defend.data.source import Source
-from videosafety.defend.stage import Stage, StageConfig
+from videosafety.defend.stage import GrpoConfig, Stage, StageConfig
 from videosafety.evaluate.folder import scored_items
 from videosafety.evaluate.manifest import load_benchmark
 from videosafety.evaluate.run import Named, evaluate
@@ -38,6 +40,7 @@ BASE = "base"
 NOTICE = "Toy world: harm is a harmless symbol. These numbers say nothing about real models."
 CURVES = "training"  # the folder of training curves that the report reads
 ABLATIONS = "ablations.json"
+POLICY_CURVE = "policy.jsonl"  # of a checkpoint of stage 4
 TRAININGS = "training.json"  # of a run: a row for each trained checkpoint
 
 
@@ -90,7 +93,13 @@ class _MadeBy(Config):
     training: TrainingConfig
     data: OwnData | None
     stages: tuple[Stage, ...]
-    configs: tuple[StageConfig, ...]
+    configs: tuple[SerializeAsAny[StageConfig], ...]
+
+
+class _MadeByPolicy(_MadeBy):
+    """The same of a chain with stage 4."""
+
+    prompts: TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -105,6 +114,11 @@ class Chain:
     def lessons(self) -> Path:
         """The folder of the toy training set."""
         return self.folder / "lessons" / fingerprint(self.recipe.training)[:8]
+
+    @property
+    def prompts(self) -> Path:
+        """The folder of the toy prompts of stage 4."""
+        return self.folder / "lessons" / fingerprint(self.recipe.prompts)[:8]
 
     @property
     def _toy(self) -> str:
@@ -149,11 +163,16 @@ class Chain:
             base=recipe.base, sampling=recipe.defend.sampling, training=recipe.training, data=recipe.data,
             stages=stages, configs=tuple(recipe.defend.config(stage) for stage in stages),
         )  # fmt: skip
+        if "grpo" in stages:
+            made_by = _MadeByPolicy(**dict(made_by), prompts=recipe.prompts)
         return self.folder / "checkpoints" / f"{stages[-1]}-{fingerprint(made_by)[:8]}" / f"seed-{seed}"
 
     def _sources(self, stage: Stage) -> tuple[Source, ...]:
         if self.recipe.data is not None:
-            return self.recipe.data.reasoned if stage == "cot" else self.recipe.data.sources
+            own = self.recipe.data
+            return {"cot": own.reasoned, "grpo": own.prompts}.get(stage, own.sources)
+        if stage == "grpo":
+            return (Source(name="prompts", path=str(self.prompts / SAFETY)),)
         safety = Source(name="safety", path=str(self.lessons / SAFETY))
         if stage == "cot" or not self.recipe.training.general_share:
             return (safety,)
@@ -205,19 +224,26 @@ def train_step(step: Step, report: Report) -> None:
     """Check the data and train the stage."""
     from videosafety.defend.data.check import check_sources, demands
     from videosafety.defend.data.markup import markup_of
+    from videosafety.defend.grpo import train_policy
     from videosafety.defend.sft import train_stage
+    from videosafety.toyworld import oracle  # noqa: F401 - registers the judge that a toy recipe may name
     from videosafety.toyworld.base import one_thread
     from videosafety.video.cache import FrameCache
 
-    mixture, _ = check_sources(step.sources, seed=0, demand=demands(step.config), markup=markup_of(step.base),
-                               with_media=not step.toy)  # fmt: skip
+    policy = isinstance(step.config, GrpoConfig)
+    mixture, _ = check_sources(step.sources, seed=0, demand="reward" if policy else demands(step.config),
+                               markup=markup_of(step.base), with_media=not step.toy)  # fmt: skip
     cache = None if step.frame_cache is None else FrameCache(step.frame_cache[0], max_bytes=step.frame_cache[1])
+    given: dict[str, Any] = {
+        "base": step.base, "out": step.out, "seed": step.seed, "sampling": step.sampling, "cache": cache,
+        "features": step.features, "attention": step.attention,
+        "on_step": lambda done, total, loss: report(done, total),
+    }  # fmt: skip
     with one_thread() if step.toy else nullcontext():
-        train_stage(
-            step.stage, step.config, mixture.examples, base=step.base, out=step.out, seed=step.seed,
-            sampling=step.sampling, cache=cache, features=step.features, attention=step.attention,
-            on_step=lambda done, total, loss: report(done, total),
-        )  # fmt: skip
+        if isinstance(step.config, GrpoConfig):
+            train_policy(step.config, mixture.examples, **given)
+        else:
+            train_stage(step.stage, step.config, mixture.examples, **given)
 
 
 def keep_curves(folder: Path, chain: Chain, *, seeds: Sequence[int]) -> None:
@@ -226,10 +252,11 @@ def keep_curves(folder: Path, chain: Chain, *, seeds: Sequence[int]) -> None:
 
     for seed in seeds:
         for level, stage in enumerate(chain.recipe.defend.stages):
-            source = chain.step(level, seed).out / CURVE
-            target = folder / CURVES / f"{stage}-seed-{seed}.jsonl"
+            trained, target = chain.step(level, seed).out, folder / CURVES / f"{stage}-seed-{seed}.jsonl"
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source, target)
+            shutil.copyfile(trained / CURVE, target)
+            if stage == "grpo":
+                shutil.copyfile(trained / POLICY_CURVE, target.with_suffix(".policy.jsonl"))
 
 
 def keep_trainings(folder: Path, chains: Sequence[Chain], *, seeds: Sequence[int]) -> None:

@@ -40,6 +40,7 @@ from videosafety.chain import (
 from videosafety.core.errors import InputError
 from videosafety.core.jobs import Job, OnProgress, run_jobs
 from videosafety.core.progress import progress_bar
+from videosafety.defend.stage import SFT_STAGES
 from videosafety.evaluate.folder import exit_code, summarise_run
 from videosafety.report.book import Book
 from videosafety.report.build import build as build_report
@@ -118,7 +119,9 @@ def base_stage(run: Run) -> None:
 def training_stage(run: Run) -> None:
     """The toy training sets that the variants need."""
     wanted = {chain.lessons: chain.recipe.training for chain in run.chains
-              if chain.recipe.defend.stages and chain.recipe.data is None}  # fmt: skip
+              if set(SFT_STAGES) & set(chain.recipe.defend.stages) and chain.recipe.data is None}  # fmt: skip
+    wanted |= {chain.prompts: chain.recipe.prompts for chain in run.chains
+               if "grpo" in chain.recipe.defend.stages and chain.recipe.data is None}  # fmt: skip
     with progress_bar(run.console) as bar:
         for folder, config in wanted.items():
             task = bar.add_task("drawing lessons", total=config.num_rows)
@@ -126,7 +129,7 @@ def training_stage(run: Run) -> None:
 
 
 def defend_stage(run: Run) -> None:
-    """Stages 1 to 3 of every variant and seed; what is finished is not trained again."""
+    """The stages of every variant and seed; what is finished is not trained again."""
     for level in run.steps:
         jobs = [Job(step.name, train_step, {"step": step}) for step in level if not step.finished]
         with _bars(run, [job.name for job in jobs], "training", total=None) as update:

@@ -15,12 +15,13 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from videosafety.core.recipe import Config, knob, with_overrides
 from videosafety.defend.data.source import Source
-from videosafety.defend.stage import PAPER, SFT_STAGES, Stage, StageConfig
+from videosafety.defend.stage import PAPER, SFT_STAGES, STAGES, GrpoConfig, Stage, StageConfig
 from videosafety.evaluate.tasks import Decoding
 from videosafety.toyworld.build import BenchmarkConfig
 from videosafety.toyworld.training import TrainingConfig
 from videosafety.video.plan import Sampling
 
+PROMPTS_SEED = 4000  # apart from those of training sets and benchmarks
 MAIN = "main"  # the recipe itself, beside its variants
 Named = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 
@@ -69,6 +70,7 @@ class OwnData(Config):
     taxonomy: str = knob("vse", help="harm categories of the manifest")
     sources: tuple[Source, ...] = knob((), help="what stages 1 and 2 learn from")
     reasoned: tuple[Source, ...] = knob((), help="what stage 3 learns from")
+    prompts: tuple[Source, ...] = knob((), help="what stage 4 asks, with labels and reference answers")
 
 
 class DefendStage(Config):
@@ -78,6 +80,7 @@ class DefendStage(Config):
     alarm_init: StageConfig = Field(default=StageConfig.of("alarm_init"), description="stage 1")
     at_sft: StageConfig = Field(default=StageConfig.of("at_sft"), description="stage 2")
     cot: StageConfig = Field(default=StageConfig.of("cot"), description="stage 3")
+    grpo: GrpoConfig = Field(default=GrpoConfig.model_validate(PAPER["grpo"]), description="stage 4")
     fps: float = knob(1.0, unit="1/s", paper=1.0, help="frames taken per second of a clip", gt=0, le=120)
     max_frames: int = knob(90, unit="frames", paper=90, help="frames at most", ge=1, le=1024)
     max_side_px: int | None = knob(None, unit="px", help="longer side, shrunk to it; null: as it is", ge=1)
@@ -89,15 +92,15 @@ class DefendStage(Config):
         """What a recipe leaves open in a stage is the paper's setting of that stage."""
         if not isinstance(given, dict):
             return given
-        named = {stage: given[stage] for stage in SFT_STAGES if isinstance(given.get(stage), dict)}
+        named = {stage: given[stage] for stage in STAGES if isinstance(given.get(stage), dict)}
         whole = given | {stage: {**PAPER[stage], **knobs} for stage, knobs in named.items()}
         return _with_tuples(whole)  # what was JSON is now Python, where strict fields take no list
 
     @field_validator("stages")
     @classmethod
     def _in_order(cls, stages: tuple[Stage, ...]) -> tuple[Stage, ...]:
-        if list(stages) != [stage for stage in SFT_STAGES if stage in stages]:
-            raise ValueError(f"stages are some of {', '.join(SFT_STAGES)}, each once and in this order")
+        if list(stages) != [stage for stage in STAGES if stage in stages]:
+            raise ValueError(f"stages are some of {', '.join(STAGES)}, each once and in this order")
         return stages
 
     def config(self, stage: Stage) -> StageConfig:
@@ -134,6 +137,9 @@ class EvaluateStage(Config):
         return names
 
 
+PROMPTS = TrainingConfig(num_rows=1600, seed=PROMPTS_SEED, general_share=0.0)
+
+
 class Recipe(Config):
     """One run of the paper."""
 
@@ -141,6 +147,7 @@ class Recipe(Config):
     seeds: tuple[int, ...] = knob((0,), help="training seeds; committed bases have seed 0 alone")
     benchmark: BenchmarkConfig = Field(default=BenchmarkConfig(), description="the toy benchmark")
     training: TrainingConfig = Field(default=TrainingConfig(), description="the toy training set")
+    prompts: TrainingConfig = Field(default=PROMPTS, description="the toy prompts of stage 4")
     data: OwnData | None = Field(default=None, description="your own data in place of the toy world's")
     base: BaseStage = Field(default=BaseStage(), description="the base model")
     defend: DefendStage = Field(default=DefendStage(stages=()), description="the defence")
@@ -163,6 +170,10 @@ class Recipe(Config):
             raise ValueError("stages 1 and 2 need data.sources")
         if own is not None and "cot" in stages and not own.reasoned:
             raise ValueError("stage 3 needs data.reasoned")
+        if own is not None and "grpo" in stages and not own.prompts:
+            raise ValueError("stage 4 needs data.prompts")
+        if own is None and "grpo" in stages and self.prompts.world != self.benchmark.world:
+            raise ValueError(f"prompts.world is {self.prompts.world!r}, benchmark.world {self.benchmark.world!r}")
         if own is None and stages and self.training.world != self.benchmark.world:
             raise ValueError(f"training.world is {self.training.world!r}, benchmark.world {self.benchmark.world!r}")
         if MAIN in self.variants:

@@ -75,11 +75,15 @@ class Rows(Dataset[Row]):
         family, processor = self.checkpoint.family, self.checkpoint.processor
         target = example.target(structured=self.structured)
         try:
-            conversation = tuple(Message(t.role, (*map(self._load, t.media), t.text)) for t in example.turns)
+            conversation = self.conversation(example)
             encoded = family.encode(processor, conversation, target=target)
             return Row(encoded, targets_of(example), example.id, keys=media_keys(conversation))
         except MediaError as error:
             return self.blank(example.id, f"{error.fault}: {error.what}")
+
+    def conversation(self, example: Example) -> Conversation:
+        """The turns of an example with their media decoded. Raises MediaError."""
+        return tuple(Message(t.role, (*map(self._load, t.media), t.text)) for t in example.turns)
 
     def blank(self, id_: str = "", fault: str | None = None) -> Row:
         """A row that adds nothing to any loss: it keeps the place of a lost one, or fills up the last batch."""

@@ -78,6 +78,8 @@ def train_stage(
     features: Path | None = None,
     attention: str | None = None,
     on_step: OnStep = lambda step, total, loss: None,
+    fit: "Fit | None" = None,
+    ships: Sequence[str] = (),
 ) -> Trained:
     """Train one stage; a stage that is finished in ``out`` is only read, one that was killed is resumed.
 
@@ -92,6 +94,8 @@ def train_stage(
         features: folder of vision features where ``feature_cache_gib`` is over 0; None: beside ``out``.
         attention: transformers' attention implementation, None for its default.
         on_step: called with (step, steps, loss).
+        fit: how weights are trained, the supervised way by default.
+        ships: names of files in the work folder that stay beside the checkpoint.
 
     Raises:
         CheckpointError: the base does not load, or its tokenizer has our tokens without a sidecar.
@@ -114,17 +118,20 @@ def train_stage(
         rows = Rows(examples, checkpoint=made.checkpoint, structured=config.structured, sampling=sampling, cache=cache)
         before = made.rows()
         kept = _features(config, features or out.parent / FEATURES)
-        trainer = _train(made, rows, config, args=args, kept=kept, work=work, seed=seed, on_step=on_step)
+        trainer = (fit or _train)(made, rows, config, args=args, kept=kept, work=work, seed=seed, on_step=on_step)
         whole = trainer.whole_state()
         if PartialState().is_main_process:
             if whole is not None:
                 made = begin(str(args.device))
                 made.objective.load_state_dict(whole)
-            done = Done(trainer.state.global_step, trainer.state.log_history, trainer.faults)
-            known = {"stage": stage, "seed": seed, "base": base, "num_examples": len(examples)}
+            done = Done(trainer.state.global_step, trainer.state.log_history, trainer.faults, tuple(ships))
+            known = {"stage": stage, "seed": seed, "base": base, "num_examples": len(examples), **trainer.notes}
             _finish(made, rows, config, before, done, out=out, work=work, known=known)
     PartialState().wait_for_everyone()
     return Trained(out, read_json(out / TRAINING))
+
+
+Fit = Callable[..., SafetyTrainer]
 
 
 def _train(
@@ -216,6 +223,7 @@ class Done:
     num_steps: int
     logs: Sequence[Mapping[str, Any]]
     faults: Mapping[str, str]
+    ships: tuple[str, ...]
 
 
 def _finish(
@@ -235,7 +243,8 @@ def _finish(
         "fold": None if alarm is None else {"scale": alarm.scale, "measured": alarm.measured},
     }  # fmt: skip
     curve = [{key: log.get(key) for key in CURVE_KEYS} for log in done.logs if "loss" in log]
-    _save(made.wrapped, made.checkpoint, alarm, out, info=info, curve=curve, loggers=work / "runs")
+    beside = [work / "runs", *(file for name in done.ships for file in sorted(work.glob(f"*{name}")))]
+    _save(made.wrapped, made.checkpoint, alarm, out, info=info, curve=curve, beside=beside)
     shutil.rmtree(work)
 
 
@@ -260,7 +269,7 @@ def _batches(rows: Rows, device: torch.device, size: int, *, half: int) -> Itera
 
 def _save(
     wrapped: AlarmModel, checkpoint: Checkpoint, alarm: Alarm | None, out: Path, *, info: Mapping[str, Any],
-    curve: Sequence[Mapping[str, Any]], loggers: Path,
+    curve: Sequence[Mapping[str, Any]], beside: Sequence[Path],
 ) -> None:  # fmt: skip
     model = wrapped.unwrap()
     model.requires_grad_(True)
@@ -269,8 +278,11 @@ def _save(
     save_model(model, checkpoint.processor, part, alarm=alarm)
     with storage_errors(out):
         write_text(part / CURVE, "".join(f"{json.dumps(row)}\n" for row in curve))
-        if loggers.is_dir():
-            shutil.copytree(loggers, part / loggers.name)
+        for one in beside:
+            if one.is_dir():
+                shutil.copytree(one, part / one.name)
+            elif one.is_file():
+                shutil.copyfile(one, part / one.name)
         write_json(part / TRAINING, dict(info))
         if out.exists():
             shutil.rmtree(out)

@@ -1,8 +1,9 @@
-"""The knobs of one supervised stage, with the paper's values.
+"""The knobs of one stage, with the paper's values.
 
     1 alarm_init   L_AR                                       LLM and alarm rows
     2 at_sft       L_AR + λ_v·L_ATC^v + λ_t·L_ATC^t           LLM, alarm rows and heads
     3 cot          L_AR on the structured response            LLM
+    4 grpo         clipped policy loss + β·KL                 LLM
 
 Example:
     >>> StageConfig.of("at_sft").trains
@@ -14,10 +15,14 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from videosafety.core.recipe import Config, knob
+from videosafety.defend.collapse import CollapseConfig
+from videosafety.defend.policy_loss import KlTerm, LossType
+from videosafety.defend.rewards import AdvantageConfig, RewardConfig
 
-Stage = Literal["alarm_init", "at_sft", "cot"]
+Stage = Literal["alarm_init", "at_sft", "cot", "grpo"]
 Part = Literal["llm", "alarms", "heads"]
 SFT_STAGES: tuple[Stage, ...] = ("alarm_init", "at_sft", "cot")
+STAGES: tuple[Stage, ...] = (*SFT_STAGES, "grpo")
 
 
 class LoraConfig(Config):
@@ -80,11 +85,47 @@ class StageConfig(Config):
     @staticmethod
     def of(stage: Stage, **given: object) -> "StageConfig":
         """The paper's setting of a stage, with ``given`` knobs changed."""
-        return StageConfig.model_validate({**PAPER[stage], **given})
+        return kind(stage).model_validate({**PAPER[stage], **given})
+
+
+class GrpoConfig(StageConfig):
+    """How stage 4 trains. A batch is a number of prompts; each has ``num_generations`` completions."""
+
+    num_generations: int = knob(6, unit="completions", paper=6, help="completions of a prompt, G", ge=2)
+    max_new_tokens: int = knob(768, unit="tokens", paper=768, help="length of a completion at most", ge=1)
+    temperature: float = knob(1.0, help="of sampling, and of the log-probs that are learnt from", gt=0)
+    epsilon_low: float = knob(0.2, paper=0.2, help="the ratio is clipped to 1 minus this", gt=0, lt=1)
+    epsilon_high: float = knob(0.2, paper=0.2, help="the ratio is clipped to 1 plus this", gt=0)
+    beta: float = knob(0.04, paper=0.04, help="weight of the KL term; 0: no reference is kept", ge=0)
+    kl: KlTerm = knob("k3", paper="k3", help="estimate of the KL term, as it is or times the ratio")
+    loss_type: LossType = knob("grpo", paper="grpo", help="how tokens become one number")
+    num_iterations: int = knob(1, unit="optimiser steps", help="steps on the same completions", ge=1)
+    rewards: RewardConfig = Field(default=RewardConfig(), description="what is rewarded")
+    advantages: AdvantageConfig = Field(default=AdvantageConfig(), description="how rewards become advantages")
+    collapse: CollapseConfig = Field(default=CollapseConfig(), description="when a curve counts as collapsed")
+    path: Literal["shared", "naive"] = knob("shared", help="one pass for a prompt and its completions, or one for each")
+    num_held_out: int = knob(64, unit="prompts", help="prompts kept aside, answered greedily as training goes", ge=0)
+    held_out_steps: int = knob(50, unit="optimiser steps", help="steps between those; 0: never", ge=0)
+    keep_rollouts: bool = knob(True, help="store every completion with its rewards in rollouts.jsonl")
+
+    @model_validator(mode="after")
+    def _can_be_resumed(self) -> Self:
+        if self.save_steps % self.num_iterations:
+            raise ValueError("save_steps is no multiple of num_iterations: completions cannot be sampled again midway")
+        if self.group_by_length:
+            raise ValueError("group_by_length is for stages 1 to 3: completions are not known before they are sampled")
+        return self
+
+
+def kind(stage: Stage) -> type[StageConfig]:
+    """The class of a stage's knobs."""
+    return GrpoConfig if stage == "grpo" else StageConfig
 
 
 PAPER: dict[Stage, dict[str, object]] = {
     "alarm_init": {"trains": ("llm", "alarms")},
     "at_sft": {"trains": ("llm", "alarms", "heads"), "lambda_visual": 0.1, "lambda_textual": 0.1},
     "cot": {"trains": ("llm",), "structured": True},
-}
+    "grpo": {"trains": ("llm",), "group_by_length": False, "weight_decay": 0.01, "max_grad_norm": 5.0,
+             "micro_batch_size": 1},
+}  # fmt: skip

@@ -76,6 +76,7 @@ class SafetyTrainer(Trainer):
         self.features = features
         self.num_rows = len(set(order))
         self.faults: dict[str, str] = {}
+        self.notes: dict[str, Any] = {}  # for training.json
         self._parts_of_log, self._steps_of_log = torch.zeros(4), 0
         self._started, self._spent_s = time.monotonic(), 0.0
         at_once = args.per_device_train_batch_size * args.world_size

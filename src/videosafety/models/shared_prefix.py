@@ -134,7 +134,8 @@ def _sdpa(
     prompt, _ = stock(module, *(x[:, :, :width] for x in (query, key, value)), None, is_causal=True, **knobs)
 
     def own(x: Tensor) -> Tensor:
-        return x[:, :, width:].unflatten(2, (group, length)).transpose(1, 2)
+        behind: Tensor = x[:, :, width:].unflatten(2, (group, length))
+        return behind.transpose(1, 2)
 
     def whole(x: Tensor) -> Tensor:
         shared = x[:, None, :, :width].expand(-1, group, -1, -1, -1)
@@ -155,7 +156,7 @@ def _eager(
 
     def weights(scores: Tensor) -> Tensor:
         soft = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-        return cast(Tensor, nn.functional.dropout(soft, p=dropout, training=module.training))
+        return nn.functional.dropout(soft, p=dropout, training=module.training)
 
     if attention_mask is None or not _is_shared(query, attention_mask):
         scores = query @ key.transpose(2, 3) * scaling

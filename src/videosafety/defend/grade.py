@@ -1,0 +1,112 @@
+"""Completions scored: rewards by component, advantages over the global batch, and the numbers of a step.
+
+Axes: P prompts (groups), G completions of a prompt.
+
+Example:
+    >>> graded = grade(samples, groups, config, faults=faults)                  # doctest: +SKIP
+    >>> graded.found.values_PG.shape                                            # doctest: +SKIP
+    torch.Size([8, 6])
+"""
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from accelerate.utils import gather_object
+
+from videosafety.core.group import Group
+from videosafety.core.records import Response, Sample, StopReason
+from videosafety.defend.advantages import Advantages, advantages
+from videosafety.defend.collapse import LABEL_ENTROPY, label_entropy
+from videosafety.defend.rewards import components
+from videosafety.defend.stage import GrpoConfig
+from videosafety.models.rollout import Completion
+
+ARM, MODEL = "rollout", "policy"
+Scores = Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Graded:
+    """Responses and scores of this process, and the advantages of its groups; ``all_scores`` are every process's."""
+
+    samples: Sequence[Sample]
+    responses: Sequence[Sequence[Response]]
+    scores: Sequence[Sequence[Scores]]
+    found: Advantages
+    first: int  # row of this process's first group in ``found``
+
+    def groups(self, step: int) -> list[Group]:
+        """The records of this process's groups."""
+        return [self._group(step, p) for p in range(len(self.samples))]
+
+    def _group(self, step: int, p: int) -> Group:
+        rewards = [None if math.isnan(r) else r for r in self.found.rewards_PG[self.first + p].tolist()]
+        return Group(
+            step=step, sample=self.samples[p], responses=tuple(self.responses[p]),
+            scores=tuple(dict(one) for one in self.scores[p]), rewards=tuple(rewards),
+            advantages=tuple(self.found.values_PG[self.first + p].tolist()),
+        )  # fmt: skip
+
+
+def grade(
+    samples: Sequence[Sample], groups: Sequence[Sequence[Completion]], config: GrpoConfig, *, faults: Counter[str],
+    rank: int = 0, several: bool = False,
+) -> Graded:  # fmt: skip
+    """Score this process's completions; advantages see the groups of all processes.
+
+    Args:
+        samples: P prompts with their labels and references.
+        groups: their completions.
+        config: rewards and how they become advantages.
+        faults: counts why something could not be scored.
+        rank, several: of this process, where there are several.
+    """
+    responses = [[_response(sample, one) for one in group] for sample, group in zip(samples, groups, strict=True)]
+    scores = [[components(sample, one, config.rewards, faults=faults) for one in said]
+              for sample, said in zip(samples, responses, strict=True)]  # fmt: skip
+    shared = gather_object([(rank, scores)]) if several else [(rank, scores)]
+    ordered = sorted(shared, key=lambda pair: pair[0])
+    everyone = [group for _, some in ordered for group in some]
+    first = sum(len(some) for other, some in ordered if other < rank)
+    empty = [[dict[str, float | None]()] * config.num_generations]  # no process has a prompt that counts
+    return Graded(samples, responses, scores, advantages(everyone or empty, config.advantages, rewards=config.rewards),
+                  first)  # fmt: skip
+
+
+def _response(sample: Sample, one: Completion) -> Response:
+    return Response(sample_id=sample.id, arm=ARM, model=MODEL, text=one.text, stop_reason=one.stop_reason,
+                    num_tokens=len(one.ids))  # fmt: skip
+
+
+def step_row(groups: Sequence[Group], found: Advantages) -> dict[str, float | None]:
+    """What a step says about its completions: the first part of a row of ``policy.jsonl``; null is not known."""
+    said = [response for group in groups for response in group.responses]
+    lengths = [float(response.num_tokens or 0) for response in said]
+    rewards = found.rewards_PG[~found.unscored_PG].tolist()
+    row: dict[str, float | None] = {"reward_mean": _mean(rewards), "reward_std": _std(rewards)}
+    names = dict.fromkeys(name for group in groups for scores in group.scores for name in scores)
+    for name in names:
+        values = [s[name] for group in groups for s in group.scores if s.get(name) is not None]
+        known = [float(value) for value in values if value is not None]
+        row |= {f"{name}_mean": _mean(known), f"{name}_std": _std(known)}
+        row |= {f"{name}_p{q}": float(np.percentile(known, q)) if known else None for q in (10, 50, 90)}
+    row |= {
+        "advantage_std": _std(found.values_PG.flatten().tolist()),
+        "no_signal_share": 1.0 - float(found.signal_P.float().mean()),
+        "unscored_share": float(found.unscored_PG.float().mean()),
+        "length_mean": _mean(lengths), "length_p90": float(np.percentile(lengths, 90)) if lengths else None,
+        "truncated_share": _mean([float(one.stop_reason is StopReason.LENGTH) for one in said]),
+        LABEL_ENTROPY: label_entropy(said),
+    }  # fmt: skip
+    return row
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
+
+
+def _std(values: Sequence[float]) -> float | None:
+    return float(np.std(values)) if values else None

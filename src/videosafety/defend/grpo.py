@@ -1,0 +1,114 @@
+"""Stage 4, Safety-GRPO: from a checkpoint that reasons to one that reasons because it pays.
+
+Paper section 4.3. The stage is ``sft.train_stage`` with another way to fit: same checkpoint handling, same resume, same
+shipping. The reference is the checkpoint that it starts from: the policy with its adapters off, or a second copy, or
+none where ``beta`` is 0.
+
+Example:
+    >>> train_policy(config, examples, base="runs/a/cot", out=Path("runs/a/grpo"))           # doctest: +SKIP
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainingArguments
+
+from videosafety.core.errors import InputError
+from videosafety.core.example import Example
+from videosafety.core.records import Outcome, Response, Sample
+from videosafety.defend.grade import ARM, MODEL
+from videosafety.defend.order import order_of
+from videosafety.defend.policy import PolicyObjective, PolicyRows
+from videosafety.defend.policy_trainer import CURVE_FILE, ROLLOUTS, HeldOut, PolicyTrainer
+from videosafety.defend.rows import Rows
+from videosafety.defend.sft import Assembled, Trained, train_stage
+from videosafety.defend.stage import GrpoConfig
+from videosafety.defend.trainer import OnStep
+from videosafety.judges.base import judge_response
+from videosafety.judges.registry import get
+from videosafety.models.checkpoint import load
+from videosafety.models.features import FeatureCache
+from videosafety.models.generate import generate
+from videosafety.models.rollout import LocalEngine, never_ids
+from videosafety.models.shared_prefix import why_not
+from videosafety.models.wrapped import AlarmModel
+
+
+def train_policy(config: GrpoConfig, examples: Sequence[Example], *, base: str, out: Path, **given: Any) -> Trained:
+    """Train stage 4; ``given`` are the other arguments of ``sft.train_stage``.
+
+    Raises:
+        InputError: too few prompts, or one without labels or language.
+        VideoSafetyError: a log-prob is no number, or what was sampled is not what is learnt from.
+    """
+    kept_aside = config.num_held_out if config.rewards.outcome_judge is not None else 0
+    if len(examples) <= kept_aside:
+        raise InputError(f"{len(examples)} prompts, of which {kept_aside} are to be kept aside", where="stage 4",
+                         fix="give more prompts, or lower num_held_out")  # fmt: skip
+    learnt = examples[: len(examples) - kept_aside]
+    fit = partial(_fit, base=base, held_out=examples[len(learnt) :], attention=given.get("attention"))
+    return train_stage("grpo", config, learnt, base=base, out=out, fit=fit, ships=(CURVE_FILE, ROLLOUTS), **given)
+
+
+def _fit(
+    made: Assembled, rows: Rows, config: GrpoConfig, *, args: TrainingArguments, kept: FeatureCache | None, work: Path,
+    seed: int, on_step: OnStep, base: str, held_out: Sequence[Example], attention: str | None,
+) -> PolicyTrainer:  # fmt: skip
+    """The trainer, at its last step."""
+    checkpoint = made.checkpoint
+    language = checkpoint.family.language_model(checkpoint.model)
+    cannot = why_not(language) if config.path == "shared" else None
+    if cannot is not None:
+        import warnings
+
+        warnings.warn(f"no shared prefix: {cannot}; one pass for each completion", stacklevel=2)
+    prompts = PolicyRows(rows.examples, checkpoint=checkpoint, structured=False, sampling=rows.sampling,
+                         cache=rows.cache)  # fmt: skip
+    second = config.beta > 0 and config.lora is None
+    reference = _reference(base, attention=attention, device=str(args.device)) if second else None
+    objective = PolicyObjective(made.wrapped, config, never=never_ids(checkpoint), language=language,
+                                reference=reference)  # fmt: skip
+    engine = LocalEngine(made.wrapped, checkpoint, micro_batch_size=config.micro_batch_size)
+    order = _repeated(order_of(len(prompts), config, seed=seed), config)
+    trainer = PolicyTrainer(objective, prompts, config, args=args, parts=made.parts, order=order, engine=engine,
+                            held_out=_asker(prompts, held_out, config), on_step=on_step)  # fmt: skip
+    trainer.train()
+    return trainer
+
+
+def _reference(base: str, *, attention: str | None, device: str) -> tuple[AlarmModel, nn.Module]:
+    """A frozen second copy of the checkpoint that the stage starts from."""
+    other = load(base, dtype=torch.float32, attention=attention, device=device)
+    other.model.requires_grad_(False)
+    wrapped = AlarmModel(other.model, other.alarm).requires_grad_(False).eval()
+    return wrapped, other.family.language_model(other.model)
+
+
+def _repeated(order: Sequence[int], config: GrpoConfig) -> list[int]:
+    """Every global batch ``num_iterations`` times on end, no more steps than asked for."""
+    size = config.batch_size
+    batches = [list(order[start : start + size]) for start in range(0, len(order), size)]
+    repeated = [batch for batch in batches for _ in range(config.num_iterations)]
+    return [row for batch in (repeated[: config.max_steps] if config.max_steps else repeated) for row in batch]
+
+
+def _asker(rows: PolicyRows, held_out: Sequence[Example], config: GrpoConfig) -> HeldOut | None:
+    """Greedy answers to the prompts that were kept aside, judged by the judge that rewards."""
+    if not held_out or config.rewards.outcome_judge is None or not config.held_out_steps:
+        return None
+    judge = get(config.rewards.outcome_judge)
+
+    def ask() -> list[tuple[Sample, Outcome]]:
+        samples = [example.sample() for example in held_out]
+        conversations = [rows.conversation(example) for example in held_out]
+        said = generate(rows.checkpoint, conversations, max_new_tokens=config.max_new_tokens,
+                        batch_size=config.micro_batch_size * config.num_generations)  # fmt: skip
+        responses = [Response(sample_id=sample.id, arm=ARM, model=MODEL, text=one.text, stop_reason=one.stop_reason)
+                     for sample, one in zip(samples, said, strict=True)]  # fmt: skip
+        return [(s, judge_response(judge, s, r).outcome) for s, r in zip(samples, responses, strict=True)]
+
+    return ask
