@@ -39,11 +39,14 @@ def shortened(loaded):
     """The recipe with two steps a stage, two tokens an answer and one clip a name; all else as it is written."""
     two = {"max_steps": 2, "batch_size": 4, "micro_batch_size": 2, "workers": 0}
     defend = {stage: loaded.defend.config(stage).model_copy(update=two) for stage in ("alarm_init", "at_sft", "cot")}
+    few = two | {"num_generations": 2, "max_new_tokens": 4, "num_held_out": 2}
+    defend["grpo"] = loaded.defend.grpo.model_copy(update=few)
     decoding = loaded.evaluate.decoding.model_copy(update={"max_new_tokens": 2})
     return loaded.model_copy(update={
         "seeds": loaded.seeds[:1],
         "benchmark": loaded.benchmark.model_copy(update={"clips_per_name": 1}),
         "training": loaded.training.model_copy(update={"num_rows": 32}),
+        "prompts": loaded.prompts.model_copy(update={"num_rows": 12}),
         "defend": loaded.defend.model_copy(update=defend),
         "evaluate": loaded.evaluate.model_copy(update={"decoding": decoding}),
         "variants": dict(list(loaded.variants.items())[:1]),

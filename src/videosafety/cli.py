@@ -60,7 +60,7 @@ def _root(
 
 @app.command()
 def demo(out: Out = Path("runs/demo")) -> None:
-    """The paper on this machine: committed toy model, stages 1 to 3, video against text after each, one page."""
+    """The paper on this machine: committed toy model, stages 1 to 4, video against text after each, one page."""
     run_recipe("toy", out=out)
 
 
@@ -131,7 +131,7 @@ def reproduce(
         loaded = load_recipe(name, Recipe)
         folder = out / loaded.name
         worst = max(worst, run(loaded, out=folder, console=console, workers=workers))
-        publish(folder, results / f"toy_{loaded.benchmark.world}")
+        publish(folder, results / loaded.name.removesuffix("_seeds"))
         _show(folder)
     raise typer.Exit(worst)
 

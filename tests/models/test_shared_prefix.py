@@ -88,8 +88,8 @@ def test_shared_is_naive_is_stock(name: str, attention: str) -> None:
     prefix = Prefix.of(checkpoint.model, batch_of(checkpoint, mixed()))
     others = [outcome(naive_hidden(checkpoint.model, prefix, ids_BGC)[1][real_BGC])]
     for on in (False, True):
-        with checkpointing(checkpoint, on), shared_prefix_attention(checkpoint.family.language_model(checkpoint.model)):
-            others.append(outcome(shared_hidden(checkpoint.model, prefix, ids_BGC)[1][real_BGC]))
+        with checkpointing(checkpoint, on):
+            others.append(outcome(shared(checkpoint, prefix, ids_BGC)[1][real_BGC]))
     for other_hidden_NH, other_logp_N, other_gradient in others:
         torch.testing.assert_close(other_hidden_NH, hidden_NH, atol=1e-5, rtol=0)
         torch.testing.assert_close(other_logp_N, logp_N, atol=1e-5, rtol=0)

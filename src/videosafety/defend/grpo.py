@@ -8,6 +8,7 @@ Example:
     >>> train_policy(config, examples, base="runs/a/cot", out=Path("runs/a/grpo"))           # doctest: +SKIP
 """
 
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from videosafety.defend.order import order_of
 from videosafety.defend.policy import PolicyObjective, PolicyRows
 from videosafety.defend.policy_trainer import CURVE_FILE, ROLLOUTS, HeldOut, PolicyTrainer
 from videosafety.defend.rows import Rows
-from videosafety.defend.sft import Assembled, Trained, train_stage
+from videosafety.defend.sft import Assembled, Trained, train_stage, with_alarms
 from videosafety.defend.stage import GrpoConfig
 from videosafety.defend.trainer import OnStep
 from videosafety.judges.base import judge_response
@@ -63,13 +64,11 @@ def _fit(
     language = checkpoint.family.language_model(checkpoint.model)
     cannot = why_not(language) if config.path == "shared" else None
     if cannot is not None:
-        import warnings
-
         warnings.warn(f"no shared prefix: {cannot}; one pass for each completion", stacklevel=2)
     prompts = PolicyRows(rows.examples, checkpoint=checkpoint, structured=False, sampling=rows.sampling,
                          cache=rows.cache)  # fmt: skip
     second = config.beta > 0 and config.lora is None
-    reference = _reference(base, attention=attention, device=str(args.device)) if second else None
+    reference = _reference(base, config, attention=attention, device=str(args.device)) if second else None
     objective = PolicyObjective(made.wrapped, config, never=never_ids(checkpoint), language=language,
                                 reference=reference)  # fmt: skip
     engine = LocalEngine(made.wrapped, checkpoint, micro_batch_size=config.micro_batch_size)
@@ -80,9 +79,11 @@ def _fit(
     return trainer
 
 
-def _reference(base: str, *, attention: str | None, device: str) -> tuple[AlarmModel, nn.Module]:
-    """A frozen second copy of the checkpoint that the stage starts from."""
-    other = load(base, dtype=torch.float32, attention=attention, device=device)
+def _reference(
+    base: str, config: GrpoConfig, *, attention: str | None, device: str
+) -> tuple[AlarmModel, nn.Module]:
+    """A frozen second copy of what the stage starts from."""
+    other = with_alarms(load(base, dtype=torch.float32, attention=attention, device=device), config)
     other.model.requires_grad_(False)
     wrapped = AlarmModel(other.model, other.alarm).requires_grad_(False).eval()
     return wrapped, other.family.language_model(other.model)

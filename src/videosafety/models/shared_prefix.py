@@ -19,6 +19,7 @@ Example:
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -48,15 +49,40 @@ def why_not(language: nn.Module) -> str | None:
 def shared_prefix_attention(language: nn.Module) -> Iterator[None]:
     """Let a decoder take shared prefixes, by the kind of attention that it has; all else it computes as before.
 
-    With gradient checkpointing the backward pass computes attention again: it belongs inside the ``with`` too.
+    The backward pass may come later: layers that gradient checkpointing computes again do it with this attention.
     """
     config = cast(Any, language).config
+    name = NAME + ("eager" if config._attn_implementation.endswith("eager") else "sdpa")
+    layers = [cast(Any, m) for m in language.modules() if getattr(m, "gradient_checkpointing", False)]
+    stock = [layer._gradient_checkpointing_func for layer in layers]
+    for layer, checkpoint in zip(layers, stock, strict=True):
+        layer._gradient_checkpointing_func = partial(_checkpointed, checkpoint, config, name)
+    try:
+        with _attending(config, name):
+            yield
+    finally:
+        for layer, checkpoint in zip(layers, stock, strict=True):
+            layer._gradient_checkpointing_func = checkpoint
+
+
+@contextmanager
+def _attending(config: Any, name: str) -> Iterator[None]:
     before = config._attn_implementation
-    config._attn_implementation = NAME + ("eager" if before == "eager" else "sdpa")
+    config._attn_implementation = name
     try:
         yield
     finally:
         config._attn_implementation = before
+
+
+def _checkpointed(checkpoint: Callable[..., Any], config: Any, name: str, layer: Callable[..., Any], *args: Any) -> Any:
+    """A layer under ``checkpoint``; whenever it is computed, its attention is ``name``."""
+
+    def attending(*given: Any) -> Any:
+        with _attending(config, name):
+            return layer(*given)
+
+    return checkpoint(attending, *args)
 
 
 def shared_hidden(model: PreTrainedModel, prefix: Prefix, ids_BGC: Tensor) -> tuple[Tensor, Tensor]:
