@@ -1,0 +1,69 @@
+"""The benchmark of GRPO's step compares the same computation, and counts what it says it counts."""
+
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+TINY = Namespace(
+    hidden=64, intermediate=128, layers=2, heads=4, kv_heads=2, vocab=1024, prompt=32, completion=8, group=4,
+    vision_hidden=32, vision_layers=1, vision_heads=4, frames=2, side=8, repeats=1, device="cpu", dtype="float32",
+    attention="eager",
+)  # fmt: skip
+
+Values = dict[tuple[str, str], float]
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+
+
+def values(part: str, name: str) -> Values:
+    """What a part of the benchmark measures at the smallest size."""
+    __import__(f"parts.{part}")
+    found = getattr(sys.modules[f"parts.{part}"], name)(TINY)
+    return {(case, metric): value for case, metric, value, _ in found}
+
+
+def test_every_way_computes_the_same_update() -> None:
+    found = values("grpo_update", "update")
+    ways = {case for case, _ in found} - {"ratio"}
+    assert len(ways) == 6
+    for way in ways:
+        assert found[way, "logprob_max_difference"] < 1e-5
+        assert found[way, "gradient_relative_difference"] < 1e-5
+
+
+def test_counted_flops_are_those_of_the_formula() -> None:
+    found = values("grpo_update", "update")
+    assert found["ratio", "counted"] == pytest.approx(found["ratio", "analytic"], rel=0.01)
+
+
+def test_no_tensor_of_logits_is_larger_than_a_chunk() -> None:
+    found = values("grpo_update", "logits")
+    assert {value for (_, metric), value in found.items() if metric == "largest_by_bound"} == {1.0}
+
+
+def test_the_counter_sees_logits_and_forgets_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from parts.grpo_update import LogitsBytes  # type: ignore[import-not-found]
+
+    with LogitsBytes(10, 3) as counter:
+        first = torch.zeros(4, 10)
+        del first
+        second = torch.zeros(8, 10)
+        torch.zeros(3, 10)  # a weight of the head
+        second.view(2, 4, 10)
+    assert (counter.largest, counter.most, counter.alive) == (320, 320, 320)
+
+
+def test_trl_gets_the_video_and_ours_encodes_it_once() -> None:
+    found = values("grpo_step", "step")
+    assert found["TRL", "vision_passes"] == 3 * TINY.group  # rollout, reference, policy
+    assert found["ours", "vision_passes"] == 1
+    assert found["ours", "prompt_passes"] == 3
+    assert found["ours", "logprob_max_difference"] < 1e-5
+    assert found["ours", "sampling_gap_max"] < 1e-5
