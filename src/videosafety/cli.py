@@ -340,6 +340,20 @@ def _show(folder: Path) -> None:
     out_console.print(f"report: {folder / 'report.html'}", soft_wrap=True, markup=False, highlight=False)
 
 
+@app.command()
+def replay(
+    rollouts: Annotated[Path, typer.Argument(help="rollouts.jsonl of a stage 4.")], overrides: Set = None
+) -> None:
+    """Score stored rollouts under other rewards, without a model: --set gamma_visual=2 (defend.grpo.rewards)."""
+    from videosafety.core.recipe import with_overrides
+    from videosafety.defend.replay import replay as score
+    from videosafety.defend.rewards import RewardConfig
+    from videosafety.toyworld import oracle  # noqa: F401 - a judge that --set may name
+
+    config = with_overrides({}, overrides or [], schema=RewardConfig, where="--set")
+    out_console.print_json(data=score(rollouts, config)[-1])
+
+
 def _finish(folder: Path, code: int) -> None:
     _show(folder)
     raise typer.Exit(code)

@@ -79,9 +79,7 @@ def _fit(
     return trainer
 
 
-def _reference(
-    base: str, config: GrpoConfig, *, attention: str | None, device: str
-) -> tuple[AlarmModel, nn.Module]:
+def _reference(base: str, config: GrpoConfig, *, attention: str | None, device: str) -> tuple[AlarmModel, nn.Module]:
     """A frozen second copy of what the stage starts from."""
     other = with_alarms(load(base, dtype=torch.float32, attention=attention, device=device), config)
     other.model.requires_grad_(False)

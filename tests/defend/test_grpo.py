@@ -1,0 +1,300 @@
+"""Stage 4 from checkpoint to checkpoint: what is learnt from, what is written, resume, and every fault."""
+
+import contextlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from stagekit import QUICK, bytes_of, weights
+
+from videosafety.core.errors import InputError, ServerError, VideoSafetyError
+from videosafety.core.example import Example
+from videosafety.core.group import Group
+from videosafety.core.jsonl import read_records
+from videosafety.core.labels import Labels
+from videosafety.core.records import Outcome, Sample, StopReason
+from videosafety.defend import grade as grading
+from videosafety.defend import policy, policy_trainer
+from videosafety.defend.data.media import placed
+from videosafety.defend.grpo import train_policy
+from videosafety.defend.policy_trainer import CURVE_FILE, ROLLOUTS
+from videosafety.defend.resume import COMPLETE
+from videosafety.defend.rewards import components
+from videosafety.defend.sft import TRAINING
+from videosafety.defend.stage import LoraConfig, StageConfig
+from videosafety.models.checkpoint import load
+from videosafety.models.rollout import Completion, LocalEngine
+from videosafety.toyworld import oracle  # noqa: F401 - registers the judge
+from videosafety.toyworld.training import SAFETY, TrainingConfig, build_training
+
+SAYS = "<think>a</think><answer>b</answer><vidType>0</vidType><textType>1</textType>"
+
+
+@pytest.fixture(scope="session")
+def prompts(tmp_path_factory):
+    """Labelled rows of all kinds, with facts."""
+    folder = build_training(tmp_path_factory.mktemp("prompts") / "train",
+                            TrainingConfig(num_rows=14, general_share=0.0, seed=4000))  # fmt: skip
+    return [placed(one, folder) for one in read_records(folder / SAFETY, Example)]
+
+
+def quick(**knobs):
+    given = {**QUICK, "num_generations": 3, "max_new_tokens": 5, "num_held_out": 4, "held_out_steps": 2,
+             "temperature": 3.0, "rewards": {"outcome_weight": 1.0, "outcome_judge": "oracle"}, **knobs}  # fmt: skip
+    return StageConfig.of("grpo", **given)
+
+
+def rows(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def groups_of(folder):
+    return [Group.model_validate_json(line) for line in (folder / ROLLOUTS).read_text().splitlines()]
+
+
+def steady(row):
+    """A row of policy.jsonl without what a clock says."""
+    return {key: value for key, value in row.items() if not key.startswith("seconds")}
+
+
+def answers(monkeypatch, text_of):
+    """Let every completion have another text, so that rewards are what a test wants."""
+    stock = LocalEngine.complete
+
+    def complete(self, prefixes, decoding, *, seed):
+        groups = stock(self, prefixes, decoding, seed=seed)
+        return [tuple(Completion(one.ids, one.logprobs, text_of(p, g), StopReason.STOP) for g, one in enumerate(group))
+                for p, group in enumerate(groups)]  # fmt: skip
+
+    monkeypatch.setattr(LocalEngine, "complete", complete)
+
+
+def test_a_stage_leaves_a_plain_checkpoint_its_curve_and_its_rollouts(base, prompts, out, monkeypatch):
+    answers(monkeypatch, lambda p, g: SAYS if g else "nothing")
+    config = quick(max_steps=3)
+    info = train_policy(config, prompts, base=base, out=out, seed=1).info
+    assert (info["stage"], info["num_steps"], info["num_examples"]) == ("grpo", 3, len(prompts) - 4)
+    first, last = weights_of(base), weights(out)
+    same = [name for name in first if first[name].shape == last[name].shape]
+    moved = [name for name in same if not torch.equal(first[name], last[name])]
+    assert moved
+    assert not [name for name in moved if "vision_model" in name or "projector" in name]
+    curve = rows(out / CURVE_FILE)
+    assert [row["step"] for row in curve] == [0, 1, 2, 3]
+    assert [row["step"] for row in curve if row.get("frr") is not None] == [0, 2, 3]
+    assert curve[1]["kl"] == 0.0
+    assert curve[3]["kl"] > 0.0
+    assert curve[1]["sampling_gap"] < 1e-4
+    assert curve[1]["format_mean"] == pytest.approx(2 / 3)
+    groups = groups_of(out)
+    assert [group.step for group in groups] == [1] * 4 + [2] * 4 + [3] * 4
+    aside = {one.id for one in prompts[-4:]}
+    assert not aside & {group.sample.id for group in groups}
+    assert all(sum(group.advantages) == pytest.approx(0, abs=1e-5) for group in groups)
+    assert load(str(out)).alarm is not None
+
+
+def weights_of(base):
+    return weights(Path(base))
+
+
+class Killed(BaseException):
+    """What no handler of ours may catch."""
+
+
+def test_killed_and_resumed_ends_as_uninterrupted_to_the_bit(base, prompts, tmp_path):
+    config = quick(max_steps=4, save_steps=1)
+
+    def stop_at(step):
+        def on_step(done, total, loss):
+            if done == step:
+                raise Killed
+
+        return on_step
+
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_policy(config, prompts, base=base, out=whole, seed=3)
+    for step in (1, 3):
+        with pytest.raises(Killed):
+            train_policy(config, prompts, base=base, out=cut, seed=3, on_step=stop_at(step))
+    train_policy(config, prompts, base=base, out=cut, seed=3)
+    assert bytes_of(whole) == bytes_of(cut)
+    assert (whole / ROLLOUTS).read_bytes() == (cut / ROLLOUTS).read_bytes()
+    assert list(map(steady, rows(whole / CURVE_FILE))) == list(map(steady, rows(cut / CURVE_FILE)))
+
+
+def test_micro_batches_and_the_naive_path_give_the_same_weights(base, prompts, tmp_path, monkeypatch):
+    answers(monkeypatch, lambda p, g: SAYS if g else "nothing")
+    fixed(monkeypatch)
+    found = {}
+    for name, knobs in {"2x2": {}, "4x1": {"micro_batch_size": 1}, "1x4": {"micro_batch_size": 4},
+                        "naive": {"path": "naive"}}.items():  # fmt: skip
+        config = quick(max_steps=1, num_held_out=0, learning_rate=1e-2, lambda_visual=0.1, lambda_textual=0.1, **knobs)
+        train_policy(config, prompts, base=base, out=tmp_path / name, seed=1)
+        layers = [tensor for n, tensor in sorted(weights(tmp_path / name).items()) if "layers" in n]
+        found[name] = torch.cat([tensor.flatten().float() for tensor in layers])
+    for name in ("4x1", "1x4", "naive"):
+        assert float((found[name] - found["2x2"]).abs().max()) < 2e-5, name
+
+
+def fixed(monkeypatch):
+    """The same completions however the prompts are batched: SGD, too, where Adam's first step is a sign."""
+    stock = LocalEngine.complete
+
+    def complete(self, prefixes, decoding, *, seed):
+        groups = stock(self, prefixes, decoding, seed=seed)
+        return [tuple(Completion((7 + g, 30 + g), (-1.0, -2.0), one.text, one.stop_reason)
+                      for g, one in enumerate(group)) for group in groups]  # fmt: skip
+
+    monkeypatch.setattr(LocalEngine, "complete", complete)
+    sgd = staticmethod(lambda args, model=None: (torch.optim.SGD, {"lr": args.learning_rate}))
+    monkeypatch.setattr(policy_trainer.PolicyTrainer, "get_optimizer_cls_and_kwargs", sgd)
+
+
+@pytest.mark.parametrize("said", ["identical", "unscored", "empty"])
+def test_groups_without_signal_move_nothing_but_by_the_kl_term(base, prompts, out, monkeypatch, said):
+    if said == "identical":
+        answers(monkeypatch, lambda p, g: SAYS)
+    if said == "unscored":
+        monkeypatch.setattr(policy_trainer, "grade", ungraded(policy_trainer.grade))
+    if said == "empty":
+        stock = LocalEngine.complete
+        monkeypatch.setattr(LocalEngine, "complete", lambda self, prefixes, decoding, *, seed: [
+            tuple(Completion((), (), "", StopReason.STOP) for _ in group)
+            for group in stock(self, prefixes, decoding, seed=seed)])  # fmt: skip
+    train_policy(quick(max_steps=1, weight_decay=0.0, num_held_out=0), prompts, base=base, out=out)
+    first, last = weights_of(base), weights(out)
+    same = [torch.equal(first[name], last[name]) for name in first if "layers" in name]
+    assert all(same)
+    [_, row] = rows(out / CURVE_FILE)
+    assert row["no_signal_share"] == 1.0
+    assert (row["unscored_share"] == 1.0) == (said == "unscored")
+
+
+def ungraded(stock):
+    """Every reward is None."""
+
+    def grade(samples, groups, config, **given):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(grading, "components", lambda *a, **k: dict.fromkeys(components(*a, **k)))
+            return stock(samples, groups, config, **given)
+
+    return grade
+
+
+def test_what_differs_between_sampling_and_update_stops_the_run(base, prompts, out, monkeypatch):
+    stock = policy.PolicyBatch.of
+
+    def tampered(prefix, groups, advantages, **given):
+        made = stock(prefix, groups, advantages, **given)
+        made.ids_BGC[0, 0, 0] += 1
+        return made
+
+    monkeypatch.setattr(policy.PolicyBatch, "of", staticmethod(tampered))
+    with pytest.raises(VideoSafetyError, match="differ between sampling and update"):
+        train_policy(quick(max_steps=1), prompts, base=base, out=out)
+
+
+def test_log_probs_that_are_no_numbers_stop_the_run_and_leave_no_checkpoint(base, prompts, out, monkeypatch):
+    answers(monkeypatch, lambda p, g: SAYS if g else "nothing")
+    stock = policy.token_logprobs
+    monkeypatch.setattr(policy, "token_logprobs", lambda *a, **k: (stock(*a, **k)[0] * torch.nan, stock(*a, **k)[1]))
+    with pytest.raises(VideoSafetyError, match="not finite"):
+        train_policy(quick(max_steps=1), prompts, base=base, out=out)
+    assert not out.exists()
+
+
+def test_a_planted_collapse_is_caught_and_marked(base, prompts, out, monkeypatch, caplog):
+    answers(monkeypatch, lambda p, g: SAYS)
+    config = quick(max_steps=3, num_held_out=0, collapse={"patience": 2})
+    info = train_policy(config, prompts, base=base, out=out).info
+    assert {"name": "label_entropy", "step": 2} in info["collapse"]
+    assert "collapsed at step 2: label_entropy" in caplog.text
+    assert "label_entropy" in rows(out / CURVE_FILE)[-1]["collapse"]
+
+
+def test_a_server_that_is_gone_leaves_the_last_finished_step_to_resume_from(base, prompts, tmp_path, monkeypatch):
+    config = quick(max_steps=3, save_steps=0)
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    train_policy(config, prompts, base=base, out=whole, seed=5)
+    stock, calls = LocalEngine.complete, []
+
+    def dies(self, prefixes, decoding, *, seed):
+        calls.append(seed)
+        if len(calls) == 3:
+            raise ServerError("the server is gone", where="http://127.0.0.1", fix="start it again")
+        return stock(self, prefixes, decoding, seed=seed)
+
+    monkeypatch.setattr(LocalEngine, "complete", dies)
+    with pytest.raises(ServerError):
+        train_policy(config, prompts, base=base, out=cut, seed=5)
+    assert (tmp_path / "cut.work" / "checkpoint-2" / COMPLETE).is_file()
+    train_policy(config, prompts, base=base, out=cut, seed=5)
+    assert len(calls) == 4
+    assert bytes_of(whole) == bytes_of(cut)
+
+
+def test_the_reference_of_adapters_is_the_policy_without_them(base, prompts, tmp_path, monkeypatch):
+    answers(monkeypatch, lambda p, g: SAYS if g else "nothing")
+    config = quick(max_steps=3, lora=LoraConfig(rank=2), num_held_out=0)
+    train_policy(config, prompts, base=base, out=tmp_path / "lora", seed=1)
+    kl = [row["kl"] for row in rows(tmp_path / "lora" / CURVE_FILE)[1:]]
+    assert kl[0] == 0.0
+    assert kl[2] > 0.0
+    free = quick(max_steps=2, beta=0.0, num_held_out=0)
+    train_policy(free, prompts, base=base, out=tmp_path / "free", seed=1)
+    assert {row["kl"] for row in rows(tmp_path / "free" / CURVE_FILE)[1:]} == {0.0}
+
+
+def test_several_steps_on_the_same_completions(base, prompts, out, monkeypatch):
+    answers(monkeypatch, lambda p, g: SAYS if g else "nothing")
+    rounds = []
+    stock = policy_trainer.PolicyTrainer._sampled
+    monkeypatch.setattr(policy_trainer.PolicyTrainer, "_sampled", lambda self, *a: rounds.append(1) or stock(self, *a))
+    config = quick(max_steps=4, num_iterations=2, save_steps=2, num_held_out=0)
+    train_policy(config, prompts, base=base, out=out)
+    assert len(rounds) == 2
+    gaps = [row["sampling_gap"] for row in rows(out / CURVE_FILE)[1:]]
+    assert gaps[0] < 1e-4 < gaps[1]
+    assert gaps[2] < 1e-4 < gaps[3]
+
+
+def test_a_lost_clip_is_recorded_and_adds_nothing(base, prompts, out, tmp_path):
+    with_clip = next(one for one in prompts[:-4] if one.media)
+    gone = with_clip.media[0].model_copy(update={"path": str(tmp_path / "gone.mp4")})
+    turn = with_clip.turns[-1].model_copy(update={"media": (gone,)})
+    lost = [one if one is not with_clip else one.model_copy(update={"turns": (turn,)}) for one in prompts]
+    config = quick(max_steps=0, epochs=1.0, batch_size=10, micro_batch_size=5, max_fault_share=0.5)
+    info = train_policy(config, lost, base=base, out=out).info
+    assert list(info["faults"]) == [with_clip.id]
+    assert with_clip.id not in {group.sample.id for group in groups_of(out)}
+
+
+def test_rows_that_cannot_be_rewarded_and_knobs_that_do_not_fit_are_refused(base, prompts, out):
+    unlabelled = prompts[0].model_copy(update={"request": None})
+    with pytest.raises(InputError, match="a reward needs request"):
+        train_policy(quick(max_steps=1), [unlabelled] * 6, base=base, out=out)
+    with pytest.raises(InputError, match="kept aside"):
+        train_policy(quick(max_steps=1), prompts[:3], base=base, out=out)
+    with pytest.raises(ValueError, match="save_steps"):
+        quick(num_iterations=3, save_steps=2)
+    assert not (out / TRAINING).exists()
+
+
+def test_the_held_out_slice_counts_defended_and_over_refused():
+    class Fake:
+        held_out = staticmethod(lambda: judged)
+
+        def _sampling(self):
+            return contextlib.nullcontext()
+
+    def case(request, outcome):
+        textual = "harmful" if request == "harmful" else "safe"
+        labels = Labels(visual="safe", textual=textual, request=request)
+        return Sample(id="a", query="?", language="en", labels=labels), outcome
+
+    said = [("harmful", "defended"), ("harmful", "compromised"), ("safe", "helpful"), ("safe", "over_refused"),
+            ("safe", "wrong"), ("safe", "unscored")]  # fmt: skip
+    judged = [case(request, Outcome(outcome)) for request, outcome in said]
+    assert policy_trainer.PolicyTrainer._asked(Fake()) == {"dsr": 0.5, "frr": 1 / 3}
