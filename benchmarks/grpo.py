@@ -22,7 +22,8 @@ Torch counts a causal SDPA as dense. Where it skips what lies above the diagonal
 and for the prompt, and the ratio is smaller; it is printed too, as the ratio of the work that is really done when the
 fastest full way is a causal kernel.
 
-Times are medians of interleaved runs and only their ratios mean something. ``--real``: 2B shapes, 5,120 visual tokens,
+Times are medians of interleaved runs and only their ratios mean something. On a CPU they are one thread's CPU time,
+which is the wall clock of an idle machine; on CUDA they are wall clock. ``--real``: 2B shapes, 5,120 visual tokens,
 G = 6, bf16, for one CUDA device.
 """
 

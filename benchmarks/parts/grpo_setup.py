@@ -56,15 +56,19 @@ def freeze(model: PreTrainedModel) -> None:
         parameter.requires_grad_(not name.startswith(FAMILY.vision))
 
 
+def now(options: argparse.Namespace) -> float:
+    """Seconds. On a CPU those that this process computed: one thread's, so others on the machine do not count."""
+    if options.device == "cpu":
+        return time.process_time()
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def spent(options: argparse.Namespace, run: Callable[[], Any]) -> tuple[float, Any]:
     """Seconds, and what came out."""
-    if options.device != "cpu":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
+    start = now(options)
     result = run()
-    if options.device != "cpu":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, result
+    return now(options) - start, result
 
 
 def told(name: str, value: float, target: float) -> None:

@@ -3,13 +3,12 @@
 import argparse
 import statistics
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from parts.grpo_setup import build, freeze, spent, told
+from parts.grpo_setup import build, freeze, now, spent, told
 from torch import Tensor
 from transformers import PreTrainedModel, PrinterCallback, TrainerCallback
 
@@ -110,12 +109,11 @@ class SideBySide(TrainerCallback):  # type: ignore[misc]
 
     def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
         """TRL's step starts: rollout, reward, reference and update are inside."""
-        self.start, _ = time.perf_counter(), spent(self.options, lambda: None)
+        self.start = now(self.options)
 
     def on_step_end(self, *args: Any, **kwargs: Any) -> None:
         """It has ended, the optimiser included."""
-        spent(self.options, lambda: None)
-        self.theirs_s.append(time.perf_counter() - self.start)
+        self.theirs_s.append(now(self.options) - self.start)
         seconds, gap = spent(self.options, self.ours)
         self.ours_s.append(seconds)
         self.gap = max(self.gap, gap)
