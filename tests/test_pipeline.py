@@ -63,7 +63,8 @@ def tiny_world(tmp_path, monkeypatch):
         family = "qwen3_vl" if "Qwen3" in loaded.base.checkpoint else "videollama3"
         checkpoint = tiny_checkpoint(family, tmp_path / family, tied=True)
         manifest = build_benchmark(tmp_path / "toy", clips_per_name=1)
-        rows = read_records(build_training(tmp_path / "lessons", TrainingConfig(num_rows=12)) / SAFETY, Example)
+        lessons = build_training(tmp_path / "lessons", TrainingConfig(num_rows=12))
+        rows = read_records(lessons / SAFETY, Example)
         talk = tmp_path / "lessons" / "rows.jsonl"
         talk.write_text("".join(json.dumps(conversation(row)) + "\n" for row in rows))
 
@@ -71,7 +72,9 @@ def tiny_world(tmp_path, monkeypatch):
             return tuple(one.model_copy(update={"path": str(talk), "limit": None}) for one in sources)
 
         data = loaded.data.model_copy(update={"benchmark": str(manifest), "taxonomy": "toy",
-            "sources": here(loaded.data.sources), "reasoned": here(loaded.data.reasoned)})  # fmt: skip
+            "sources": here(loaded.data.sources), "reasoned": here(loaded.data.reasoned),
+            "prompts": tuple(one.model_copy(update={"path": str(lessons / SAFETY)}) for one in loaded.data.prompts),
+        })  # fmt: skip
         base = loaded.base.model_copy(update={"checkpoint": str(checkpoint)})
         return loaded.model_copy(update={"data": data, "base": base})
 

@@ -66,21 +66,11 @@ class Trained:
 
 
 def train_stage(
-    stage: Stage,
-    config: StageConfig,
-    examples: Sequence[Example],
-    *,
-    base: str,
-    out: Path,
-    seed: int = 0,
-    sampling: Sampling | None = None,
-    cache: FrameCache | None = None,
-    features: Path | None = None,
-    attention: str | None = None,
-    on_step: OnStep = lambda step, total, loss: None,
-    fit: "Fit | None" = None,
+    stage: Stage, config: StageConfig, examples: Sequence[Example], *, base: str, out: Path, seed: int = 0,
+    sampling: Sampling | None = None, cache: FrameCache | None = None, features: Path | None = None,
+    attention: str | None = None, on_step: OnStep = lambda step, total, loss: None, fit: "Fit | None" = None,
     ships: Sequence[str] = (),
-) -> Trained:
+) -> Trained:  # fmt: skip
     """Train one stage; a stage that is finished in ``out`` is only read, one that was killed is resumed.
 
     Args:
