@@ -30,7 +30,8 @@ class Head:
 
     def __call__(self, hidden_NH: Tensor) -> Tensor:
         """(N, V) logits."""
-        logits_NV = self.wrapped.answer_logits(hidden_NH).float() / self.temperature
+        logits_NV = self.wrapped.answer_logits(hidden_NH).float()
+        logits_NV = logits_NV if self.temperature == 1 else logits_NV / self.temperature
         return logits_NV.index_fill(-1, torch.tensor(self.never, device=logits_NV.device, dtype=torch.long), -torch.inf)
 
 
@@ -43,8 +44,7 @@ def token_logprobs(
         logits_CV = logits_of(rows_CH)
         norm_C = logits_CV.logsumexp(dim=-1)
         with torch.no_grad():
-            logp_CV = logits_CV - norm_C[:, None]
-            entropy_C = -(logp_CV.exp() * logp_CV.clamp(min=torch.finfo(logp_CV.dtype).min)).sum(dim=-1)
+            entropy_C = torch.special.entr((logits_CV - norm_C[:, None]).exp_()).sum(dim=-1)
         return logits_CV.gather(-1, ids_C[:, None])[:, 0] - norm_C, entropy_C
 
     if len(hidden_NH) <= chunk:
