@@ -283,20 +283,20 @@ def data_check(
 ) -> None:
     """Read, mix and check a recipe's training data; every bad row is named by file and line."""
     from videosafety.core.recipe import load_recipe
-    from videosafety.defend.data.check import check_sources, demands
+    from videosafety.defend.data.check import REWARD, check_sources, demands
     from videosafety.defend.data.markup import markup_of
     from videosafety.settings import Recipe
 
     loaded = load_recipe(name, Recipe, overrides=overrides or [])
     own = loaded.data
-    if own is None or not (own.sources or own.reasoned):
+    if own is None or not (own.sources or own.reasoned or own.prompts):
         raise InputError("this recipe brings no training data of its own", where=name, fix="name data.sources in it")
     markup = markup_of(str(loaded.base.checkpoint)) if base else None
-    first = [loaded.defend.config(stage) for stage in loaded.defend.stages if stage != "cot"]
-    for what, sources, configs in (("stages 1 and 2", own.sources, first),
-                                   ("stage 3", own.reasoned, [loaded.defend.cot])):  # fmt: skip
+    first = demands(*(loaded.defend.config(stage) for stage in loaded.defend.stages if stage not in ("cot", "grpo")))
+    for what, sources, demand in (("stages 1 and 2", own.sources, first), ("stage 4", own.prompts, REWARD),
+                                  ("stage 3", own.reasoned, demands(loaded.defend.cot))):  # fmt: skip
         if sources:
-            _, summary = check_sources(sources, seed=0, demand=demands(*configs), markup=markup, with_media=media)
+            _, summary = check_sources(sources, seed=0, demand=demand, markup=markup, with_media=media)
             out_console.print(f"{what}: {summary.model_dump()}", markup=False, highlight=False, soft_wrap=True)
 
 

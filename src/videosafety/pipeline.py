@@ -9,7 +9,7 @@
 
 A stage writes a folder and is then marked in ``run.json`` with what it cost; a marked stage is not repeated. Variants
 of a recipe run beside it and share every stage in which they do not differ: ID is a hash over all that made a
-checkpoint. Safety-GRPO joins this list when it exists.
+checkpoint.
 
 Run: ``videosafety run recipes/toy.yaml --out runs/demo``
 

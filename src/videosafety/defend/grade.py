@@ -30,13 +30,14 @@ Scores = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Graded:
-    """Responses and scores of this process, and the advantages of its groups; ``all_scores`` are every process's."""
+    """Responses and scores of this process's prompts; ``every`` are those of all, which ``found`` is about."""
 
     samples: Sequence[Sample]
     responses: Sequence[Sequence[Response]]
     scores: Sequence[Sequence[Scores]]
     found: Advantages
     first: int  # row of this process's first group in ``found``
+    every: Sequence[tuple[Sequence[Response], Sequence[Scores]]]
 
     def groups(self, step: int) -> list[Group]:
         """The records of this process's groups."""
@@ -67,13 +68,13 @@ def grade(
     responses = [[_response(sample, one) for one in group] for sample, group in zip(samples, groups, strict=True)]
     scores = [[components(sample, one, config.rewards, faults=faults) for one in said]
               for sample, said in zip(samples, responses, strict=True)]  # fmt: skip
-    shared = gather_object([(rank, scores)]) if several else [(rank, scores)]
-    ordered = sorted(shared, key=lambda pair: pair[0])
-    everyone = [group for _, some in ordered for group in some]
+    mine = list(zip(responses, scores, strict=True))
+    ordered = sorted(gather_object([(rank, mine)]) if several else [(rank, mine)], key=lambda pair: pair[0])
+    every = [pair for _, some in ordered for pair in some]
     first = sum(len(some) for other, some in ordered if other < rank)
     empty = [[dict[str, float | None]()] * config.num_generations]  # no process has a prompt that counts
-    return Graded(samples, responses, scores, advantages(everyone or empty, config.advantages, rewards=config.rewards),
-                  first)  # fmt: skip
+    found = advantages([scored for _, scored in every] or empty, config.advantages, rewards=config.rewards)
+    return Graded(samples, responses, scores, found, first, every)
 
 
 def _response(sample: Sample, one: Completion) -> Response:
@@ -81,15 +82,16 @@ def _response(sample: Sample, one: Completion) -> Response:
                     num_tokens=len(one.ids))  # fmt: skip
 
 
-def step_row(groups: Sequence[Group], found: Advantages) -> dict[str, float | None]:
-    """What a step says about its completions: the first part of a row of ``policy.jsonl``; null is not known."""
-    said = [response for group in groups for response in group.responses]
+def step_row(graded: Graded) -> dict[str, float | None]:
+    """What a step of all processes says about its completions: a part of a row of ``policy.jsonl``."""
+    found = graded.found
+    said = [response for responses, _ in graded.every for response in responses]
+    scored = [scores for _, some in graded.every for scores in some]
     lengths = [float(response.num_tokens or 0) for response in said]
     rewards = found.rewards_PG[~found.unscored_PG].tolist()
     row: dict[str, float | None] = {"reward_mean": _mean(rewards), "reward_std": _std(rewards)}
-    names = dict.fromkeys(name for group in groups for scores in group.scores for name in scores)
-    for name in names:
-        values = [s[name] for group in groups for s in group.scores if s.get(name) is not None]
+    for name in dict.fromkeys(name for scores in scored for name in scores):
+        values = [scores[name] for scores in scored if scores.get(name) is not None]
         known = [float(value) for value in values if value is not None]
         row |= {f"{name}_mean": _mean(known), f"{name}_std": _std(known)}
         row |= {f"{name}_p{q}": float(np.percentile(known, q)) if known else None for q in (10, 50, 90)}

@@ -8,6 +8,7 @@ Example:
     >>> train_policy(config, examples, base="runs/a/cot", out=Path("runs/a/grpo"))           # doctest: +SKIP
 """
 
+import os
 import warnings
 from collections.abc import Sequence
 from functools import partial
@@ -18,13 +19,14 @@ import torch
 from torch import nn
 from transformers import TrainingArguments
 
-from videosafety.core.errors import InputError
+from videosafety.core.errors import InputError, MediaError
 from videosafety.core.example import Example
 from videosafety.core.records import Outcome, Response, Sample
 from videosafety.defend.grade import ARM, MODEL
 from videosafety.defend.order import order_of
 from videosafety.defend.policy import PolicyObjective, PolicyRows
 from videosafety.defend.policy_trainer import CURVE_FILE, ROLLOUTS, HeldOut, PolicyTrainer
+from videosafety.defend.rewards import rewards
 from videosafety.defend.rows import Rows
 from videosafety.defend.sft import Assembled, Trained, train_stage, with_alarms
 from videosafety.defend.stage import GrpoConfig
@@ -32,11 +34,14 @@ from videosafety.defend.trainer import OnStep
 from videosafety.judges.base import judge_response
 from videosafety.judges.registry import get
 from videosafety.models.checkpoint import load
+from videosafety.models.family import Conversation
 from videosafety.models.features import FeatureCache
 from videosafety.models.generate import generate
 from videosafety.models.rollout import LocalEngine, never_ids
 from videosafety.models.shared_prefix import why_not
 from videosafety.models.wrapped import AlarmModel
+
+SHARDED = ("ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED")
 
 
 def train_policy(config: GrpoConfig, examples: Sequence[Example], *, base: str, out: Path, **given: Any) -> Trained:
@@ -46,7 +51,10 @@ def train_policy(config: GrpoConfig, examples: Sequence[Example], *, base: str, 
         InputError: too few prompts, or one without labels or language.
         VideoSafetyError: a log-prob is no number, or what was sampled is not what is learnt from.
     """
-    kept_aside = config.num_held_out if config.rewards.outcome_judge is not None else 0
+    config = config.model_copy(update={"structured": all(one.think for one in examples)})  # what folding looks at
+    rewards(config.rewards)  # a judge or a reward that does not exist is said before anything is loaded
+    asks = config.rewards.outcome_judge is not None and config.held_out_steps
+    kept_aside = config.num_held_out if asks else 0
     if len(examples) <= kept_aside:
         raise InputError(f"{len(examples)} prompts, of which {kept_aside} are to be kept aside", where="stage 4",
                          fix="give more prompts, or lower num_held_out")  # fmt: skip
@@ -60,6 +68,9 @@ def _fit(
     seed: int, on_step: OnStep, base: str, held_out: Sequence[Example], attention: str | None,
 ) -> PolicyTrainer:  # fmt: skip
     """The trainer, at its last step."""
+    if any(os.environ.get(name, "").lower() == "true" for name in SHARDED):
+        raise InputError("stage 4 samples from whole weights, not from shards", where="stage 4",
+                         fix="launch it with DDP, and set lora if memory is short")  # fmt: skip
     checkpoint = made.checkpoint
     language = checkpoint.family.language_model(checkpoint.model)
     cannot = why_not(language) if config.path == "shared" else None
@@ -97,17 +108,26 @@ def _repeated(order: Sequence[int], config: GrpoConfig) -> list[int]:
 
 def _asker(rows: PolicyRows, held_out: Sequence[Example], config: GrpoConfig) -> HeldOut | None:
     """Greedy answers to the prompts that were kept aside, judged by the judge that rewards."""
-    if not held_out or config.rewards.outcome_judge is None or not config.held_out_steps:
+    if not held_out or config.rewards.outcome_judge is None:
         return None
-    judge = get(config.rewards.outcome_judge)
+    judge, size = get(config.rewards.outcome_judge), config.micro_batch_size * config.num_generations
 
     def ask() -> list[tuple[Sample, Outcome]]:
-        samples = [example.sample() for example in held_out]
-        conversations = [rows.conversation(example) for example in held_out]
-        said = generate(rows.checkpoint, conversations, max_new_tokens=config.max_new_tokens,
-                        batch_size=config.micro_batch_size * config.num_generations)  # fmt: skip
-        responses = [Response(sample_id=sample.id, arm=ARM, model=MODEL, text=one.text, stop_reason=one.stop_reason)
-                     for sample, one in zip(samples, said, strict=True)]  # fmt: skip
-        return [(s, judge_response(judge, s, r).outcome) for s, r in zip(samples, responses, strict=True)]
+        judged: list[tuple[Sample, Outcome]] = []
+        for start in range(0, len(held_out), size):
+            known = [pair for pair in map(shown, held_out[start : start + size]) if pair is not None]
+            said = generate(rows.checkpoint, [conversation for _, conversation in known], batch_size=size,
+                            max_new_tokens=config.max_new_tokens)  # fmt: skip
+            for (sample, _), one in zip(known, said, strict=True):
+                response = Response(sample_id=sample.id, arm=ARM, model=MODEL, text=one.text,
+                                    stop_reason=one.stop_reason)  # fmt: skip
+                judged.append((sample, judge_response(judge, sample, response).outcome))
+        return judged
+
+    def shown(example: Example) -> tuple[Sample, Conversation] | None:
+        try:
+            return example.sample(), rows.conversation(example)
+        except MediaError:  # lost since the check: it is not asked
+            return None
 
     return ask

@@ -27,7 +27,6 @@ from videosafety.defend.losses import alarm_loss
 from videosafety.defend.objective import Objective
 from videosafety.defend.rows import Row, Rows, targets_of
 from videosafety.defend.stage import GrpoConfig
-from videosafety.models.family import Conversation
 from videosafety.models.logprobs import Head, token_logprobs
 from videosafety.models.prefix import Prefix
 from videosafety.models.rollout import Completion
@@ -41,7 +40,6 @@ POLICY = "policy"  # the key of a batch that holds its rows, and later what was 
 class PolicyRow(Row):
     """A prompt: a row without an answer. ``sample`` is what graders see; None where the row adds nothing."""
 
-    conversation: Conversation = ()
     sample: Sample | None = None
 
 
@@ -52,11 +50,10 @@ class PolicyRows(Rows):
         example = self.examples[index]
         family, processor = self.checkpoint.family, self.checkpoint.processor
         try:
-            conversation = self.conversation(example)
-            encoded = family.encode(processor, conversation)
+            encoded = family.encode(processor, self.conversation(example))
         except MediaError as error:
             return self.blank(example.id, f"{error.fault}: {error.what}")
-        return PolicyRow(encoded, targets_of(example), example.id, conversation=conversation, sample=example.sample())
+        return PolicyRow(encoded, targets_of(example), example.id, sample=example.sample())
 
     def blank(self, id_: str = "", fault: str | None = None) -> PolicyRow:
         """A prompt that adds nothing to the loss."""
@@ -82,6 +79,7 @@ class PolicyBatch:
     old_SC: Tensor
     advantage_S: Tensor
     targets_BA: Tensor
+    num_counted: int  # sequences of prompts that add something, empty ones included
     digest: str
 
     @staticmethod
@@ -102,7 +100,8 @@ class PolicyBatch:
                 mask_BGC[b, g, : len(one.ids)] = counts[b]
         return PolicyBatch(
             prefix, ids_BGC.to(device), mask_BGC.flatten(0, 1).to(device), old_BGC.flatten(0, 1).to(device),
-            advantages_BG.float().flatten().to(device), targets_BA.to(device), seen(prefix, ids_BGC),
+            advantages_BG.float().flatten().to(device), targets_BA.to(device), sum(counts) * shape[1],
+            seen(prefix, ids_BGC),
         )  # fmt: skip
 
     def require_same(self) -> None:

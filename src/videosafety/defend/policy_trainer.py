@@ -84,7 +84,7 @@ class PolicyTrainer(SafetyTrainer):
         if self.state.global_step % self.knobs.num_iterations == 0:
             self._batches = self._sampled(batches, device)
         known = [(~one.targets_BA.isnan()).sum(dim=0) for one in self._batches]
-        counted = sum(int(one.mask_SC.any(dim=1).sum()) for one in self._batches)
+        counted = sum(one.num_counted for one in self._batches)
         tokens = sum(int(one.mask_SC.sum()) for one in self._batches)
         counts = torch.tensor([counted, tokens, *torch.stack(known).sum(dim=0).tolist()], dtype=torch.float32)
         self._update_began = time.monotonic()
@@ -188,7 +188,7 @@ class PolicyTrainer(SafetyTrainer):
     def _record_rollouts(self, graded: Graded) -> None:
         step = self.state.global_step + 1
         groups = graded.groups(step)
-        self._row = {**step_row(groups, graded.found)}
+        self._row = {**step_row(graded)}
         if self.knobs.keep_rollouts and groups:
             file = ROLLOUTS if self.args.world_size == 1 else f"{self.args.process_index}-{ROLLOUTS}"
             self._append(file, "".join(group.model_dump_json() + "\n" for group in groups))

@@ -112,6 +112,12 @@ class GrpoConfig(StageConfig):
     def _can_be_resumed(self) -> Self:
         if self.save_steps % self.num_iterations:
             raise ValueError("save_steps is no multiple of num_iterations: completions cannot be sampled again midway")
+        if self.lora is not None and self.lora.dropout:
+            raise ValueError("lora.dropout is for stages 1 to 3: what is learnt from was sampled without it")
+        if self.feature_cache_gib or self.atc_scaling != "paper":
+            raise ValueError("feature_cache_gib and atc_scaling: released are for stages 1 to 3")
+        if self.num_iterations > 1 and not self.max_steps:
+            raise ValueError("num_iterations over 1 needs max_steps: a last round that is not full cannot be repeated")
         if self.group_by_length:
             raise ValueError("group_by_length is for stages 1 to 3: completions are not known before they are sampled")
         return self

@@ -189,15 +189,19 @@ def _eager(
         out = weights(scores if attention_mask is None else scores + attention_mask) @ value
         return out.transpose(1, 2).contiguous(), None
     group, length = attention_mask.shape[1:3]
-    width, lowest = attention_mask.shape[3] - length, torch.finfo(query.dtype).min
+    width = attention_mask.shape[3] - length
+
+    def hidden(scores: Tensor, seen: Tensor) -> Tensor:  # autocast gives products another type than their factors
+        return scores.masked_fill(~seen, torch.finfo(scores.dtype).min)
+
     (query_p, query_c), (key_p, key_c), (value_p, value_c) = (
         (x[:, :, :width], x[:, :, width:].unflatten(2, (group, length))) for x in (query, key, value)
     )
     causal_PP = torch.ones(width, width, dtype=torch.bool, device=query.device).tril()
-    prompt = weights((query_p @ key_p.transpose(2, 3) * scaling).masked_fill(~causal_PP, lowest)) @ value_p
+    prompt = weights(hidden(query_p @ key_p.transpose(2, 3) * scaling, causal_PP)) @ value_p
     to_prompt = (query_c.flatten(2, 3) @ key_p.transpose(2, 3)).unflatten(2, (group, length))
     scores = torch.cat([to_prompt, query_c @ key_c.transpose(3, 4)], dim=-1) * scaling
-    soft = weights(scores.masked_fill(~attention_mask[:, None], lowest))
+    soft = weights(hidden(scores, attention_mask[:, None]))
     behind = soft[..., :width].flatten(2, 3) @ value_p + (soft[..., width:] @ value_c).flatten(2, 3)
     return torch.cat([prompt, behind], dim=2).transpose(1, 2).contiguous(), None
 

@@ -29,6 +29,7 @@ from videosafety.defend.stage import StageConfig
 Demand = Literal["any", "labels", "thinking", "reward"]
 
 DEMANDS: tuple[Demand, ...] = get_args(Demand)
+REWARD: Demand = "reward"  # what stage 4 asks of its rows
 NEEDS: dict[Demand, tuple[str, ...]] = {  # in every row; every example has an answer, the reference of a reward
     "any": (), "labels": (), "thinking": ("visual", "textual", "think"),
     "reward": ("visual", "textual", "request", "language"),
