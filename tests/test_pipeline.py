@@ -24,7 +24,7 @@ from videosafety.toyworld.training import SAFETY, TrainingConfig, build_training
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(ROOT.glob("recipes/*.yaml"))
 SHORT = ("defend.alarm_init.max_steps=2", "defend.at_sft.max_steps=2", "defend.cot.max_steps=2")
-LAST = "cot-seed-0"
+LAST = "grpo-seed-0"
 FINAL = ("summary.json", "report.html", f"evaluations/{LAST}/responses.jsonl", f"evaluations/{LAST}/verdicts.jsonl",
          f"evaluations/{LAST}/plans.jsonl", f"evaluations/{LAST}/samples.jsonl", f"evaluations/{LAST}/alarms.jsonl",
          "tables/headline.csv", "alarms.json")  # fmt: skip
@@ -126,7 +126,7 @@ def test_variants_share_every_stage_in_which_they_do_not_differ(tmp_path):
         "variants={released: [defend.cot.learning_rate=2e-6], early: ['defend.stages=[alarm_init]']}"])  # fmt: skip
     run(recipe, out=tmp_path, workers=1)
     made = sorted(folder.name.partition("-")[0] for folder in tmp_path.glob("checkpoints/*"))
-    assert made == ["alarm_init", "at_sft", "cot", "cot"]
+    assert made == ["alarm_init", "at_sft", "cot", "cot", "grpo", "grpo"]
     rows = json.loads((tmp_path / "ablations.json").read_text())
     assert {row["variant"] for row in rows} == {"toy-small/released", "toy-small/early"}
     assert (tmp_path / "evaluations" / "early-alarm_init-seed-0" / "evaluation.json").is_file()

@@ -97,7 +97,7 @@ def test_values_are_yaml_and_stand_in_the_order_of_an_axis():
     (KEY, {}, "is not key=value,value"),
     ("benchmark.seed=1,2", {}, "all points share benchmark"),
     ("seeds=1", {}, "all points share seeds"),
-    ("defend.stages=[alarm_init]", {}, "all points end after the same stage; let defend.stages end with cot"),
+    ("defend.stages=[alarm_init]", {}, "all points end after the same stage; let defend.stages end with grpo"),
     ("defend.cot.batch_size=16", {"after": "at_sft"}, "changes nothing of what is compared after at_sft"),
     (f"{KEY}=1", {"after": "at_stf"}, "did you mean 'at_sft'"),
     (f"{KEY}={','.join(str(n) for n in range(1, 600))}", {}, "599 points"),

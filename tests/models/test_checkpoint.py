@@ -101,10 +101,11 @@ def test_a_hub_id_fetches_what_loads_and_no_pickled_weights(folder, checkpoint, 
 
     asked = []
 
-    def fetch(repo, *, allow_patterns):
+    def fetch(repo, *, allow_patterns, ignore_patterns):
         files = [f.name for f in folder.iterdir()]
         there = [*files, "pytorch_model.bin", "consolidated.pth", "model.onnx", "video.mp4"]
-        asked.append((repo, set(filter_repo_objects(there, allow_patterns=allow_patterns)), set(files)))
+        kept = filter_repo_objects(there, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns)
+        asked.append((repo, set(kept), set(files)))
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
