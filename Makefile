@@ -19,7 +19,7 @@ help: ## this list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | while IFS="$$(printf '\t')" read -r name text; do \
 	  printf '  make %-10s %s\n' "$$name" "$$text"; done
 
-demo: $(STAMP) ## the paper on this machine, base and stages 1 to 3: runs/demo/report.html (ARGS="…" goes to the command)
+demo: $(STAMP) ## the paper on this machine, base and stages 1 to 4: runs/demo/report.html (ARGS="…" goes to the command)
 	$(BIN)/videosafety demo $(ARGS)
 
 reproduce: $(STAMP) ## bases from scratch on several seeds, stages, ablations, baselines: the committed results (hours)

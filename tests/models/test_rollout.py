@@ -235,3 +235,8 @@ def test_a_window_with_several_prompts_in_a_batch_is_refused(windowed: tuple[Che
     checkpoint, wrapped = windowed
     with pytest.raises(InputError, match="micro_batch_size: 1"):
         LocalEngine(wrapped, checkpoint, micro_batch_size=2).generate(prompts(checkpoint), SHORT, seed=1)
+
+
+def test_a_temperature_of_nothing_is_refused():
+    with pytest.raises(InputError, match="temperature is 0"):
+        Decoding(temperature=0)

@@ -44,6 +44,10 @@ class Decoding:
     temperature: float = 1.0
     stop: str | None = CLOSING_TAG
 
+    def __post_init__(self) -> None:
+        if self.temperature <= 0:
+            raise InputError(f"temperature is {self.temperature}", where="sampling", fix="use more than 0")
+
 
 @dataclass(frozen=True)
 class Prompt:
