@@ -13,7 +13,7 @@ import pytest
 
 from videosafety.build.ledger import Call, Ledger, Outcome, read_account
 from videosafety.build.pool import Crash, run_isolated
-from videosafety.build.run import run_step
+from videosafety.build import run
 from videosafety.build.state import State, Terminal
 from videosafety.core.errors import InputError, StorageError
 from videosafety.core.records import Record
@@ -22,6 +22,10 @@ from videosafety.core.records import Record
 class Row(Record):
     id: str
     number: int
+
+
+def run_step(*given, **settings) -> list:
+    return list(run.run_step(*given, **settings))
 
 
 @dataclass(frozen=True)
@@ -187,6 +191,7 @@ def test_calls_are_kept_once_and_paid_once(tmp_path):
 def test_one_writes_others_read(tmp_path):
     path = tmp_path / "ledger.sqlite"
     with Ledger(path) as ledger:
+        ledger.begin("a", ["k"])
         ledger.finish([Outcome("a", "k", "r", None, State.OK, made=("{}", "{}"))])
         assert [(count.rows, count.made) for count in read_account(path)] == [(1, 2)]
         with pytest.raises(StorageError, match="another process is writing"):
@@ -224,9 +229,8 @@ CHILD = """
 import sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from test_ledger_run import Slow, rows
+from test_ledger_run import Slow, rows, run_step
 from videosafety.build.ledger import Ledger
-from videosafety.build.run import run_step
 if __name__ == "__main__":
     with Ledger(Path({folder!r}) / "ledger.sqlite") as ledger:
         made = run_step(Slow({folder!r} + "/log", "x"), rows(*range(0, 200, 2)), ledger, workers=2)
@@ -247,3 +251,39 @@ def test_killed_with_all_its_workers_and_run_again_it_ends_the_same(tmp_path):
     assert (tmp_path / "done").read_text().split() == expected
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         assert [(count.rows, count.made) for count in ledger.account()] == [(100, 200)]
+
+
+def test_the_account_is_of_this_build_and_says_what_waits(tmp_path, halve):
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.start(["halve", "later"])
+        run_step(halve, rows(2, 3, 4), ledger)
+        ledger.start(["halve", "later"])
+        ledger.begin("later", ["unknown"])
+        run_step(halve, rows(2, 4), ledger)
+        assert [tuple(count) for count in ledger.account()] == [
+            ("halve", State.OK, "", 2, 4), ("later", None, "", 1, 0)]  # fmt: skip
+
+
+def test_a_row_that_goes_on_as_it_came_is_not_written_again(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        assert run_step(Largest(), rows(1, 5), ledger) == rows(5)
+        (kept,) = (o for o in ledger.step("largest") if o.state is State.OK)
+    assert kept.made == ("=",)
+
+
+def test_a_shard_s_outcomes_and_calls_are_taken_in(tmp_path, halve):
+    call = Call(key="k", step="describe", model="m", answer="{}", cost=0.5, latency_s=1.0)
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        run_step(halve, rows(17), ledger)
+        ledger.keep_call(call)
+        ledger.export_calls(tmp_path / "paid.sqlite")
+        with Ledger(tmp_path / "shard.sqlite", paid=tmp_path / "paid.sqlite") as shard:
+            assert shard.call("k") == call
+            assert shard.spent() == 0
+            run_step(halve, rows(2, 17), shard)
+            shard.keep_call(Call(key="l", step="ask", model="m", answer="{}", cost=0.25, latency_s=1.0))
+        for _ in range(2):
+            ledger.absorb(tmp_path / "shard.sqlite")
+        assert run_step(halve, rows(2), ledger)[0].id == "r2.a"
+        assert ledger.spent() == 0.75
+        assert ledger.outcomes("halve", _all_keys(ledger)).keys() == set(_all_keys(ledger))

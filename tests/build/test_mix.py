@@ -141,8 +141,8 @@ def test_a_row_without_a_response_can_only_be_evaluated():
 def test_the_step_runs_over_a_ledger(tmp_path):
     made = rows(num_clips=8)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        first = run_step(Mix(seed=1), made, ledger)
-        assert run_step(Mix(seed=1), made, ledger) == first
+        first = list(run_step(Mix(seed=1), made, ledger))
+        assert list(run_step(Mix(seed=1), made, ledger)) == first
         assert sum(count.rows for count in ledger.account()) == len(made)
     assert all(isinstance(row, Mixed) for row in first)
 

@@ -1,29 +1,37 @@
-"""Run steps one after another over a ledger: what is known is read, what is not is worked out and written at once.
+"""Run a step over a ledger: what is known is read, what is not is worked out and written at once.
 
 The same records and steps give the same rows in the same order, whether run at once, killed and run again, in this
 process or in many. Rows that FAILED are tried again by every run; all other states stand.
 
+Rows travel as the JSON that the ledger holds: this process hashes and writes, worker processes parse and work. They
+take several rows at a time; if one dies of them, each of these rows is tried again alone, and the one that kills is
+quarantined.
+
 Example:
     >>> with Ledger(out / "ledger.sqlite") as ledger:
-    ...     clips = run_step(Probe(), found, ledger, workers=2)                              # doctest: +SKIP
+    ...     clips = run_step(Probe(root), found, ledger, workers=2)                          # doctest: +SKIP
 """
 
 import asyncio
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from videosafety.build.ledger import Ledger, Outcome
+from videosafety.build.ledger import SAME, Known, Ledger, Outcome
 from videosafety.build.pool import Crash, run_isolated
+from videosafety.build.rows import Rows, Source, source_of
 from videosafety.build.state import State, Terminal
-from videosafety.build.step import AsyncStep, GlobalStep, RowStep, row_key, step_hash
+from videosafety.build.step import AsyncStep, GlobalStep, Named, RowStep, row_key, step_hash
 from videosafety.core.jsonl import canonical_json
 from videosafety.core.records import Record
 
 In = TypeVar("In", bound=Record)
 Out = TypeVar("Out", bound=Record)
 OnRow = Callable[[int, int], None]
-WRITE_AT_ONCE = 64  # rows of a step without calls: a kill costs at most these, and they are worked out again
+ROWS_AT_ONCE = 32  # that a worker takes at most: a kill costs at most these, and they are worked out again
+TURNS = 8  # that each worker has at least, so that none waits long for the last
+ROW_TIMEOUT_S = 600.0
 
 
 def run_step(
@@ -34,7 +42,7 @@ def run_step(
     workers: int = 1,
     concurrency: int = 8,
     on_row: OnRow = lambda done, total: None,
-) -> list[Out]:
+) -> Rows[Out]:
     """The rows that a step makes of all records, in the order of the records.
 
     Args:
@@ -45,62 +53,131 @@ def run_step(
         concurrency: rows of an async step under way at a time.
         on_row: told of progress, (done, total).
     """
-    keys = _keys(step, records)
-    found = ledger.outcomes(step.name, keys)
-    attempts = {key: one.attempts for key, one in found.items()}
-    known = {key: one for key, one in found.items() if one.state is not State.FAILED}
-    todo = [index for index, key in enumerate(keys) if key not in known]
+    source = source_of(records)
+    keys, todo = begin(step, source, ledger)
+    done = len(source) - len(todo)
+    on_row(done, len(source))
     if isinstance(step, GlobalStep) and todo:
-        todo = list(range(len(records)))
-    done = len(records) - len(todo)
-    on_row(done, len(records))
-    waiting: list[Outcome] = []
-    for index, result in _results(step, [records[i] for i in todo], workers=workers, concurrency=concurrency):
-        record, key = records[todo[index]], keys[todo[index]]
-        outcome = _outcome(step.name, key, record, result, attempts=attempts.get(key, 0) + 1)
-        known[key] = outcome
-        waiting.append(outcome)
-        done += 1
-        on_row(done, len(records))
-        if isinstance(step, AsyncStep) or len(waiting) >= WRITE_AT_ONCE:
-            ledger.finish(waiting)
-            waiting = []
-    ledger.finish(waiting)
-    return [step.makes.model_validate_json(made) for key in keys for made in known[key].made]  # type: ignore[misc]
+        todo, done = [Known(place, None, 0, 0) for place in range(len(source))], 0
+    attempts = {known.place: known.attempts for known in todo if known.attempts}
+    results = (
+        _global(step, records, source, keys) if isinstance(step, GlobalStep) and todo
+        else _results(step, source, keys, [known.place for known in todo], workers=workers, concurrency=concurrency)
+    )  # fmt: skip
+    for outcomes in results:
+        ledger.finish(replace(one, attempts=attempts.get(place, 0) + 1) for place, one in outcomes)
+        done += len(outcomes)
+        on_row(done, len(source))
+    return rows_of(step, source, keys, ledger)
 
 
-def _keys(step: Any, records: Sequence[In]) -> list[str]:
-    """The key of every record in this step; in a global step it depends on all records."""
+def begin(step: Named, source: Source, ledger: Ledger) -> tuple[list[str], list[Known]]:
+    """Tell the ledger which rows a step has; the rows' keys, and the places of those that are to be worked out."""
     sha256 = step_hash(step)
-    keys = [row_key(sha256, record) for record in records]
-    if isinstance(step, GlobalStep):
+    keys = [row_key(sha256, source.json(place)) for place in range(len(source))]
+    if isinstance(step, GlobalStep):  # what becomes of a row depends on all
         whole = hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()
-        keys = [row_key(whole, record) for record in records]
-    return keys
+        keys = [row_key(whole, key.encode()) for key in keys]
+    ledger.begin(step.name, keys)
+    return keys, [known for known in ledger.known(step.name) if known.state in (None, State.FAILED)]
 
 
-def _results(step: Any, records: Sequence[Any], *, workers: int, concurrency: int) -> Iterator[tuple[int, Any]]:
-    if isinstance(step, GlobalStep):
-        yield from enumerate(step.over(records) if records else ())
-    elif isinstance(step, AsyncStep):
-        yield from _awaited(step, records, concurrency)
+def rows_of(step: Any, source: Source, keys: Sequence[str], ledger: Ledger) -> Rows[Any]:
+    """The rows that a step made, read from the ledger when they are looked at."""
+    counts = [known.num_made for known in ledger.known(step.name)]
+    return Rows(ledger, step.name, step.makes, keys=keys, counts=counts, source=source)
+
+
+def _results(
+    step: Any, source: Source, keys: Sequence[str], places: Sequence[int], *, workers: int, concurrency: int
+) -> Iterator[list[tuple[int, Outcome]]]:
+    """Outcomes with their places, as many at a time as are to be written together."""
+    if isinstance(step, AsyncStep):
+        for place, outcome in _awaited(step, source, keys, places, concurrency):
+            yield [(place, outcome)]
     else:
-        yield from run_isolated(step, records, workers=workers)
+        most = max(1, min(ROWS_AT_ONCE, len(places) // (workers * TURNS)))
+        yield from _isolated(step, source, keys, places, workers=workers, at_once=most)
 
 
-def _awaited(step: AsyncStep[Any, Any], records: Sequence[Any], concurrency: int) -> Iterator[tuple[int, Any]]:
-    """Results of an async step as they come, ``concurrency`` at a time."""
-    left = iter(range(len(records)))
+def _global(
+    step: Any, records: Sequence[Any], source: Source, keys: Sequence[str]
+) -> Iterator[list[tuple[int, Outcome]]]:
+    waiting: list[tuple[int, Outcome]] = []
+    for place, result in enumerate(step.over(records)):
+        raw = source.json(place)
+        waiting.append((place, outcome_of(step.name, keys[place], records[place], raw, result)))
+        if len(waiting) >= ROWS_AT_ONCE * TURNS:
+            yield waiting
+            waiting = []
+    yield waiting
 
-    async def one(index: int) -> tuple[int, Any]:
-        return index, await step.run(records[index])
+
+@dataclass(frozen=True)
+class _Work:
+    """What a worker process does with some rows."""
+
+    step: Any
+    kind: type[Record]
+
+    def __call__(self, rows: Sequence[tuple[int, str, bytes]]) -> list[tuple[int, Outcome]]:
+        """Outcomes of (place, key, JSON)."""
+        done = []
+        for place, key, raw in rows:
+            record = self.kind.model_validate_json(raw)
+            done.append((place, outcome_of(self.step.name, key, record, raw, self.step(record))))
+        return done
+
+
+class _Turns(Sequence[list[tuple[int, str, bytes]]]):
+    """Rows in groups, read when a worker is ready for them."""
+
+    def __init__(self, source: Source, keys: Sequence[str], places: Sequence[int], at_once: int) -> None:
+        self._source, self._keys, self._places, self._at_once = source, keys, places, at_once
+
+    def __len__(self) -> int:
+        return -(-len(self._places) // self._at_once)
+
+    def __getitem__(self, turn: Any) -> Any:
+        own = self._places[turn * self._at_once : (turn + 1) * self._at_once]
+        return [(place, self._keys[place], self._source.json(place)) for place in own]
+
+
+def _isolated(
+    step: Any, source: Source, keys: Sequence[str], places: Sequence[int], *, workers: int, at_once: int
+) -> Iterator[list[tuple[int, Outcome]]]:
+    turns, alone = _Turns(source, keys, places, at_once), list[int]()
+    work = _Work(step, source.kind)
+    for turn, result in run_isolated(work, turns, workers=workers, timeout_s=ROW_TIMEOUT_S):
+        if not isinstance(result, Crash):
+            yield result
+        elif at_once > 1:
+            alone += [place for place, *_ in turns[turn]]
+        else:
+            ((place, key, raw),) = turns[turn]
+            end = Terminal(state=State.QUARANTINED, reason=f"crash:{result.how}"[:200])
+            yield [(place, outcome_of(step.name, key, source.kind.model_validate_json(raw), raw, end))]
+    if alone:
+        yield from _isolated(step, source, keys, alone, workers=workers, at_once=1)
+
+
+def _awaited(
+    step: Any, source: Source, keys: Sequence[str], places: Sequence[int], concurrency: int
+) -> Iterator[tuple[int, Outcome]]:
+    """Outcomes of an async step as they come, ``concurrency`` rows at a time."""
+    left = iter(places)
+
+    async def one(place: int) -> tuple[int, Outcome]:
+        raw = source.json(place)
+        record = source.kind.model_validate_json(raw)
+        return place, outcome_of(step.name, keys[place], record, raw, await step.run(record))
 
     with asyncio.Runner() as runner:
-        loop, under_way = runner.get_loop(), set[asyncio.Task[tuple[int, Any]]]()
+        loop, under_way = runner.get_loop(), set[asyncio.Task[tuple[int, Outcome]]]()
         try:
             while True:
-                while len(under_way) < concurrency and (index := next(left, None)) is not None:
-                    under_way.add(loop.create_task(one(index)))
+                while len(under_way) < concurrency and (place := next(left, None)) is not None:
+                    under_way.add(loop.create_task(one(place)))
                 if not under_way:
                     return
                 finished, under_way = runner.run(_first_of(under_way))
@@ -115,14 +192,14 @@ async def _first_of(tasks: set[Any]) -> tuple[set[Any], set[Any]]:
     return await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _outcome(name: str, key: str, record: Any, result: Any, *, attempts: int) -> Outcome:
-    """The ledger's row of a result; a dead worker is a quarantined row."""
-    if isinstance(result, Crash):
-        result = Terminal(state=State.QUARANTINED, reason=f"crash:{result.how}"[:200])
+def outcome_of(name: str, key: str, record: Any, raw: bytes, result: Any) -> Outcome:
+    """The ledger's row of a result. A row that goes on as it came is written as such."""
     parent = getattr(record, "parent", None)
     if isinstance(result, Terminal):
-        return Outcome(name, key, record.id, parent, result.state, result.reason, attempts=attempts)
+        return Outcome(name, key, record.id, parent, result.state, result.reason)
     made = tuple(canonical_json(one.model_dump(mode="json")).decode() for one in result)
     if not made:
         raise ValueError(f"step {name!r} made no row of {record.id!r} and did not say why")
-    return Outcome(name, key, record.id, parent, State.OK, made=made, attempts=attempts)
+    if len(made) == 1 and type(result[0]) is type(record) and made[0].encode() == raw:
+        made = (SAME,)
+    return Outcome(name, key, record.id, parent, State.OK, made=made)

@@ -17,7 +17,7 @@ Example of a row step:
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
@@ -67,8 +67,8 @@ class AsyncStep(Named, Protocol[In, Out]):
 class GlobalStep(Named, Protocol[In, Out]):
     """Sees all records at once; what comes back stands in the order of the records, one result each."""
 
-    def over(self, records: Sequence[In], /) -> Sequence[Sequence[Out] | Terminal]:
-        """For every record the rows that are made of it, or why there is none."""
+    def over(self, records: Sequence[In], /) -> Iterable[Sequence[Out] | Terminal]:
+        """For every record the rows that are made of it, or why there is none. Records are parsed when looked at."""
 
 
 def step_hash(step: Named) -> str:
@@ -82,6 +82,6 @@ def step_hash(step: Named) -> str:
     return hashlib.sha256(canonical_json([step.name, step.version, plain])).hexdigest()
 
 
-def row_key(step_sha256: str, record: Record) -> str:
-    """The key of a record in a step: equal for equal content, whatever run or machine."""
-    return hashlib.sha256(step_sha256.encode() + canonical_json(record.model_dump(mode="json"))).hexdigest()
+def row_key(step_sha256: str, row: bytes) -> str:
+    """The key of a row (its canonical JSON) in a step: equal for equal content, whatever run or machine."""
+    return hashlib.sha256(step_sha256.encode() + row).hexdigest()

@@ -1,0 +1,121 @@
+"""Rows that lie in a ledger and are read when they are looked at, so that a build's memory does not grow with its text.
+
+Example:
+    >>> probed = run_step(Probe(root), clips, ledger)                                        # doctest: +SKIP
+    >>> len(probed), probed[0].facts.duration_s, probed.json(0)                              # doctest: +SKIP
+    (500, 2.0, b'{"clip":{…')
+"""
+
+from array import array
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
+
+from videosafety.build.ledger import SAME
+from videosafety.core.jsonl import canonical_json
+from videosafety.core.records import Record
+
+if TYPE_CHECKING:
+    from videosafety.build.ledger import Ledger
+
+R = TypeVar("R", bound=Record)
+
+
+class Source(Protocol):
+    """Records as canonical JSON, and their type."""
+
+    @property
+    def kind(self) -> type[Record]:
+        """The type of the records."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def json(self, place: int) -> bytes:
+        """One of them."""
+
+
+class Given:
+    """Records that are in memory."""
+
+    def __init__(self, records: Sequence[Record]) -> None:
+        self._records = records
+
+    @property
+    def kind(self) -> type[Record]:
+        """The type of the records."""
+        return type(self._records[0]) if self._records else Record
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def json(self, place: int) -> bytes:
+        """One of them."""
+        return canonical_json(self._records[place].model_dump(mode="json"))
+
+
+class _Parsed(Sequence[R], Generic[R]):
+    """A sequence of records that are parsed when they are looked at."""
+
+    kind: type[R]
+
+    def json(self, place: int) -> bytes:
+        """One of them, as it was written."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, place: int) -> R: ...
+    @overload
+    def __getitem__(self, place: slice) -> list[R]: ...
+    def __getitem__(self, place: int | slice) -> R | list[R]:
+        if isinstance(place, slice):
+            return [self[one] for one in range(*place.indices(len(self)))]
+        at = place if place >= 0 else len(self) + place
+        if not 0 <= at < len(self):
+            raise IndexError(place)
+        return self.kind.model_validate_json(self.json(at))
+
+
+class Packed(_Parsed[R]):
+    """Records that came as JSON, such as those of a shard."""
+
+    def __init__(self, kind: type[R], rows: Sequence[bytes]) -> None:
+        self.kind, self._rows = kind, rows
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def json(self, place: int) -> bytes:
+        """One of them."""
+        return self._rows[place]
+
+
+class Rows(_Parsed[R]):
+    """The rows that a step made. ``keys`` are those of its own rows, ``counts`` how many came of each, ``source`` what
+    it worked on."""
+
+    def __init__(
+        self, ledger: "Ledger", step: str, kind: type[R], *, keys: Sequence[str], counts: Sequence[int], source: Source
+    ) -> None:
+        self.kind = kind
+        self._ledger, self._step, self._keys, self._source = ledger, step, keys, source
+        self._owner, self._part = array("q"), array("q")
+        for place, count in enumerate(counts):
+            self._owner.extend([place] * count)
+            self._part.extend(range(count))
+        self._held: tuple[int, tuple[str, ...]] = (-1, ())
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+    def json(self, place: int) -> bytes:
+        """One of them, as it was written."""
+        owner = self._owner[place]
+        if self._held[0] != owner:
+            self._held = (owner, self._ledger.made(self._step, self._keys[owner]))
+        made = self._held[1][self._part[place]]
+        return self._source.json(owner) if made == SAME else made.encode()
+
+
+def source_of(records: Any) -> Source:
+    """Rows as they are; a list of records as a source."""
+    return records if isinstance(records, Rows | Packed | Given) else Given(records)
