@@ -111,7 +111,8 @@ class Vote(Record):
 class Described(Record):
     """A clip with its description. ``votes`` are all that were given, in the order of the annotators.
 
-    ``by`` says how the description was settled: all agreed, most did, an adjudicator decided, or a person.
+    ``by`` says how the description was settled: all agreed, most did, an adjudicator decided, or a person; what is
+    ``unsettled`` waits for one.
     """
 
     id: Identifier
@@ -123,7 +124,7 @@ class Described(Record):
     category: str | None = None
     evidence: tuple[Evidence, ...] = ()
     votes: tuple[Vote, ...] = Field(min_length=1)
-    by: Literal["agreement", "majority", "adjudicator", "person"]
+    by: Literal["agreement", "majority", "adjudicator", "unsettled", "person"]
 
 
 class Asked(Record):
