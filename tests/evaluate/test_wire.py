@@ -12,8 +12,9 @@ from videosafety.core.errors import InputError, MediaError
 from videosafety.evaluate.asking import PROVIDER
 from videosafety.evaluate.provider_openai import request_of
 from videosafety.evaluate.showing import Shows
-from videosafety.evaluate.wire import Part, TooMuch, Wire
+from videosafety.evaluate.wire import TooMuch, Wire
 from videosafety.video.edit import Still
+from videosafety.video.parts import Part
 from videosafety.video.plan import FramePlan, Frames, Sampling, frame_hashes
 from videosafety.video.sample import sample_clip
 from videosafety.video.write import write_mp4

@@ -39,9 +39,10 @@ from videosafety.core.records import StopReason
 from videosafety.evaluate.asking import PROVIDER, Said, output_of
 from videosafety.evaluate.keep import key_of
 from videosafety.evaluate.showing import Shows, detail_of, media_fault
-from videosafety.evaluate.wire import Part, TooMuch, Wire
+from videosafety.evaluate.wire import TooMuch, Wire
 from videosafety.llm.chat import TooLong, TransportFault, chat
 from videosafety.llm.readout import Server
+from videosafety.video.parts import Part
 from videosafety.video.plan import FramePlan
 
 BASE_URL, API_KEY = "VIDEOSAFETY_OPENAI_BASE_URL", "VIDEOSAFETY_OPENAI_API_KEY"

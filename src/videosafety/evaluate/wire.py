@@ -18,30 +18,24 @@ Example:
     ['text', 'image_url', 'text', 'image_url', ...]
 """
 
-import base64
 import hashlib
-import io
 import tempfile
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal, cast, get_args, get_origin
-
-import numpy as np
-from PIL import Image
+from typing import Literal, get_args, get_origin
 
 from videosafety.core.errors import InputError, MediaFault
 from videosafety.core.store import write_bytes
 from videosafety.evaluate.asking import VIDEO_FORMATS
 from videosafety.evaluate.showing import Shows, shown
+from videosafety.video.parts import Part, data_uri, picture_parts
 from videosafety.video.plan import Clip, FramePlan, Frames, Picture
 from videosafety.video.source import LIMITS, open_media
 from videosafety.video.write import write_mp4
 
 MIB = 2**20
-JPEG_QUALITY = 95
 MP4_CRF = 4
 FIX = "lower max_frames or max_side_px, or raise this limit with -M if the server takes more"
-Part = dict[str, Any]
 
 
 class TooMuch(InputError):
@@ -111,21 +105,13 @@ class Wire:
         return self._video_url(data, "video/mp4", kept)
 
     def _video_url(self, data: bytes, mime: str, path: Path) -> Part:
-        url = {"data": lambda: _data_uri(data, mime), "path": path.as_posix, "file_url": path.as_uri}[self.by]()
+        url = {"data": lambda: data_uri(data, mime), "path": path.as_posix, "file_url": path.as_uri}[self.by]()
         return {"type": "video_url", "video_url": {"url": url}}
 
     def _pictures(self, frames: Frames, times_s: tuple[float, ...] | None) -> list[Part]:
         """Each frame as an image, after its time where it has one."""
         self._bound(frames=frames)
-        parts, num_bytes = list[Part](), 0
-        for number, frame in enumerate(frames):
-            data = _picture(frame, self.picture)
-            num_bytes += len(data)
-            self._bound(num_bytes=num_bytes)
-            if times_s is not None:
-                parts.append({"type": "text", "text": f"<{times_s[number]:.1f} s>"})
-            parts.append({"type": "image_url", "image_url": {"url": _data_uri(data, f"image/{self.picture}")}})
-        return parts
+        return picture_parts(frames, times_s, kind=self.picture, on_bytes=lambda total: self._bound(num_bytes=total))
 
     def _bound(self, *, frames: Frames | None = None, num_bytes: int = 0) -> None:
         """Raises TooMuch: names the limit, what was found and what to lower."""
@@ -139,14 +125,3 @@ class Wire:
         if max(frames.shape[1:3]) > self.most_side_px:
             side = max(frames.shape[1:3])
             raise TooMuch(f"a frame has a side of {side} px, more than most_side_px = {self.most_side_px}", fix=FIX)
-
-
-def _picture(frame: Frames, kind: Literal["png", "jpeg"]) -> bytes:
-    file = io.BytesIO()
-    how = cast(dict[str, Any], {"quality": JPEG_QUALITY, "subsampling": 0} if kind == "jpeg" else {})
-    Image.fromarray(np.ascontiguousarray(frame)).save(file, format=kind, **how)
-    return file.getvalue()
-
-
-def _data_uri(data: bytes, mime: str) -> str:
-    return f"data:{mime};base64,{base64.b64encode(data).decode()}"
