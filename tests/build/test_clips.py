@@ -109,5 +109,5 @@ def test_pairs_that_share_a_band_are_found_by_brute_force_too():
     grids[50] = grids[7]
     grids[60, 1:] = grids[8, 1:]
     clips = [embedded(f"c{i}", np.kron(grid, np.ones((1, 8, 8, 1), dtype=np.uint8))) for i, grid in enumerate(grids)]
-    found = [(i, j) for i, j, _ in near_pairs(clips, below=0.1)]
+    found = [(i, j) for i, j, _ in near_pairs([clip.vectors for clip in clips], below=0.1)]
     assert sorted(found) == [(7, 50), (8, 60)]

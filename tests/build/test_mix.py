@@ -50,7 +50,7 @@ def ends(results):
 
 def test_nothing_of_the_benchmark_stands_in_training_and_no_clip_in_two_splits():
     made = rows()
-    results = Mix(seed=1).over(made)
+    results = list(Mix(seed=1).over(made))
     got = mixed(results)
     side = {"eval": set(), "train": set()}
     by_clip = {}
@@ -123,7 +123,7 @@ def test_shingles_by_script_and_near_queries_by_jaccard():
 
 def test_quotas_are_kept_evenly_and_a_shortfall_is_said():
     quotas = Quotas(eval={"SafeQ": 4, "HH": 1000}, sft=3, cot=5)
-    results = Mix(quotas=quotas, seed=1, eval_share=0.3).over(rows(num_clips=120))
+    results = list(Mix(quotas=quotas, seed=1, eval_share=0.3).over(rows(num_clips=120)))
     got = counts(mixed(results))
     assert (got["eval SafeQ"], got["sft"], got["cot"]) == (4, 3, 5)
     assert len({row.asked.kind for row in mixed(results) if row.split == "cot"}) == 5
@@ -133,7 +133,7 @@ def test_quotas_are_kept_evenly_and_a_shortfall_is_said():
 
 def test_a_row_without_a_response_can_only_be_evaluated():
     made = [one.asked for one in rows()]
-    results = Mix(seed=1).over(made)
+    results = list(Mix(seed=1).over(made))
     assert {row.split for row in mixed(results)} == {"eval"}
     assert ends(results)["split:no_response"] > 0
 

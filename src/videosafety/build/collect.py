@@ -12,20 +12,25 @@ Example:
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 
 from pydantic import Field
 
-from videosafety.build.ledger import Outcome
+from videosafety.build.ledger import Ledger, Outcome
 from videosafety.build.records import Clip
 from videosafety.build.state import State
-from videosafety.core.errors import InputError
+from videosafety.core.errors import InputError, RecordError
 from videosafety.core.jsonl import canonical_json, read_records
 from videosafety.core.records import Language, Record
 from videosafety.core.store import sha256_file
 
 STEP = "collect"
+FILES_AT_ONCE = 256
+OnRow = Callable[[int, int], None]
 
 
 class Named(Record):
@@ -61,41 +66,101 @@ def _is_hidden(path: Path, root: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(root).parts)
 
 
-def collect(clips: Path, *, source: str = "", licence: str | None = None) -> Iterator[Outcome]:
+def collect(
+    clips: Path,
+    ledger: Ledger | None = None,
+    *,
+    source: str = "",
+    licence: str | None = None,
+    workers: int = 1,
+    on_row: OnRow = lambda done, total: None,
+) -> Iterator[Outcome]:
     """What becomes of every file, in order: a ``Clip``, or why there is none.
+
+    Args:
+        clips: a folder or a manifest.
+        ledger: where the hashes of files are kept that have not changed since, by size and time; None: all are read.
+        source: of files that name none.
+        licence: of files that name none.
+        workers: files that are read at a time.
+        on_row: told of progress, (done, total).
 
     Raises:
         InputError: as ``named``.
     """
     root, rows = named(clips)
+    inside = root.resolve()
     first: dict[str, str] = {}  # sha256 -> path of the first file with these bytes
-    for row in rows:
-        key = hashlib.sha256(canonical_json(row.model_dump(mode="json"))).hexdigest()
-        yield _outcome(root, row, key, first, source=source, licence=licence)
+    with ThreadPoolExecutor(workers, thread_name_prefix="hash") as pool:
+        for start in range(0, len(rows), FILES_AT_ONCE):
+            some = rows[start : start + FILES_AT_ONCE]
+            for row, looked in zip(some, _looked_at(inside, some, ledger, pool), strict=True):
+                key = hashlib.sha256(canonical_json(row.model_dump(mode="json"))).hexdigest()
+                yield _outcome(row, looked, key, first, source=source, licence=licence)
+            on_row(start + len(some), len(rows))
 
 
-def _outcome(root: Path, row: Named, key: str, first: dict[str, str], *, source: str, licence: str | None) -> Outcome:
-    def ended(state: State, reason: str) -> Outcome:
-        return Outcome(STEP, key, row.path, None, state, reason)
+@dataclass
+class _Looked:
+    """A file: its bytes and its hash, or the end that it comes to."""
 
+    num_bytes: int = 0
+    mtime_ns: int = 0
+    sha256: str | None = None
+    ended: tuple[State, str] | None = None
+
+
+def _looked_at(root: Path, rows: Sequence[Named], ledger: Ledger | None, pool: Executor) -> list[_Looked]:
+    """All files, hashed where the ledger does not know them as they are."""
+    looked = [_stat(root, row) for row in rows]
+    for row, one in zip(rows, looked, strict=True):
+        if ledger is not None and one.ended is None:
+            one.sha256 = ledger.hash_of(row.path, num_bytes=one.num_bytes, mtime_ns=one.mtime_ns)
+    new = [(row, one) for row, one in zip(rows, looked, strict=True) if one.ended is None and one.sha256 is None]
+    for (_, one), sha256 in zip(new, pool.map(_hash, (root / row.path for row, _ in new)), strict=True):
+        one.sha256, one.ended = sha256, None if sha256 else (State.FAILED, "media:unreadable")
+    if ledger is not None:
+        ledger.keep_hashes((row.path, one.num_bytes, one.mtime_ns, one.sha256) for row, one in new if one.sha256)
+    return looked
+
+
+def _stat(root: Path, row: Named) -> _Looked:
     path = root / row.path
-    if not path.resolve().is_relative_to(root.resolve()):
-        return ended(State.QUARANTINED, "path:outside")
     try:
-        num_bytes, sha256 = path.stat().st_size, sha256_file(path) if path.is_file() else None
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        return ended(State.FAILED, "media:missing" if missing else "media:unreadable")
-    if sha256 is None:
-        return ended(State.QUARANTINED, "media:unreadable")
-    if num_bytes == 0:
-        return ended(State.QUARANTINED, "media:empty")
-    if row.sha256 not in (None, sha256):
-        return ended(State.QUARANTINED, "media:changed")
-    if sha256 in first:
-        return ended(State.FILTERED, "duplicate:exact")
+        if not path.resolve().is_relative_to(root):
+            return _Looked(ended=(State.QUARANTINED, "path:outside"))
+        stat = path.stat()
+    except FileNotFoundError:
+        return _Looked(ended=(State.FAILED, "media:missing"))
+    except OSError:
+        return _Looked(ended=(State.FAILED, "media:unreadable"))
+    if not S_ISREG(stat.st_mode):
+        return _Looked(ended=(State.QUARANTINED, "media:unreadable"))
+    if stat.st_size == 0:
+        return _Looked(ended=(State.QUARANTINED, "media:empty"))
+    return _Looked(stat.st_size, stat.st_mtime_ns)
+
+
+def _hash(path: Path) -> str | None:
+    try:
+        return sha256_file(path)
+    except (OSError, RecordError):
+        return None
+
+
+def _outcome(
+    row: Named, looked: _Looked, key: str, first: dict[str, str], *, source: str, licence: str | None
+) -> Outcome:
+    sha256, ended = looked.sha256, looked.ended
+    if ended is None and row.sha256 not in (None, sha256):
+        ended = State.QUARANTINED, "media:changed"
+    if ended is None and sha256 in first:
+        ended = State.FILTERED, "duplicate:exact"
+    if ended is not None or sha256 is None:
+        state, reason = ended or (State.FAILED, "media:unreadable")
+        return Outcome(STEP, key, row.path, None, state, reason)
     first[sha256] = row.path
-    clip = Clip(id=f"clip-{sha256[:16]}", path=row.path, sha256=sha256, num_bytes=num_bytes,
+    clip = Clip(id=f"clip-{sha256[:16]}", path=row.path, sha256=sha256, num_bytes=looked.num_bytes,
                 source=row.source or source, licence=row.licence or licence, language=row.language)  # fmt: skip
     made = canonical_json(clip.model_dump(mode="json")).decode()
     return Outcome(STEP, key, row.path, None, State.OK, made=(made,))

@@ -41,29 +41,31 @@ class Filter:
     version: ClassVar[int] = 1
     makes: ClassVar[type[Kept]] = Kept
 
-    def over(self, clips: Sequence[Embedded]) -> Sequence[Sequence[Kept] | Terminal]:
+    def over(self, clips: Sequence[Embedded]) -> Iterator[Sequence[Kept] | Terminal]:
         """For every clip the clip with its cluster, or why it is left out. The first of several copies stays."""
-        strange = sorted({clip.embedder for clip in clips} - {"phash"})
-        if strange:
-            raise ValueError(f"these thresholds are of phash, and the clips were embedded by {', '.join(strange)}")
-        still = [clip.static_score < self.static_below for clip in clips]
-        moving = [index for index, is_still in enumerate(still) if not is_still]
+        names: list[str] = []
+        vectors: list[tuple[str, ...]] = []
+        moving: list[int] = []
+        for index, clip in enumerate(clips):
+            if clip.embedder != "phash":
+                raise ValueError(f"these thresholds are of phash, and {clip.id} was embedded by {clip.embedder}")
+            names.append(clip.id)
+            if clip.static_score >= self.static_below:
+                moving.append(index)
+                vectors.append(clip.vectors)
         copies, related = _Sets(len(clips)), _Sets(len(clips))
-        for first, second, distance in near_pairs([clips[i] for i in moving], below=self.related_below):
+        for first, second, distance in near_pairs(vectors, below=self.related_below):
             related.join(moving[first], moving[second])
             if distance < self.duplicate_below:
                 copies.join(moving[first], moving[second])
-        return [self._end(clips, index, still[index], copies, related) for index in range(len(clips))]
-
-    def _end(
-        self, clips: Sequence[Embedded], index: int, is_still: bool, copies: "_Sets", related: "_Sets"
-    ) -> Sequence[Kept] | Terminal:
-        clip = clips[index]
-        if is_still:
-            return Terminal(state=State.FILTERED, reason="static")
-        if (first := copies.of(index)) != index:
-            return Terminal(state=State.FILTERED, reason=f"duplicate:near:{clips[first].id}"[:200])
-        return [Kept(id=clip.id, clip=clip.clip, facts=clip.facts, cluster=f"near-{clips[related.of(index)].id}")]
+        is_moving = frozenset(moving)
+        for index, clip in enumerate(clips):
+            if index not in is_moving:
+                yield Terminal(state=State.FILTERED, reason="static")
+            elif (copied := copies.of(index)) != index:
+                yield Terminal(state=State.FILTERED, reason=f"duplicate:near:{names[copied]}"[:200])
+            else:
+                yield [Kept(id=clip.id, clip=clip.clip, facts=clip.facts, cluster=f"near-{names[related.of(index)]}")]
 
 
 class _Sets:
@@ -82,8 +84,8 @@ class _Sets:
         self._parent[high] = low
 
 
-def near_pairs(clips: Sequence[Embedded], *, below: float) -> Iterator[tuple[int, int, float]]:
-    """Pairs (i < j, distance) of clips that are closer than ``below``, among those that share a band."""
+def near_pairs(clips: Sequence[Sequence[str]], *, below: float) -> Iterator[tuple[int, int, float]]:
+    """Pairs (i < j, distance) of clips, by their vectors, that are closer than ``below``, if they share a band."""
     if len(clips) < 2:
         return
     plain, mirrored, owner = _hashes(clips)
@@ -97,10 +99,10 @@ def near_pairs(clips: Sequence[Embedded], *, below: float) -> Iterator[tuple[int
                 yield first, second, distance
 
 
-def _hashes(clips: Sequence[Embedded]) -> tuple[Hashes, Hashes, NDArray[np.int64]]:
+def _hashes(clips: Sequence[Sequence[str]]) -> tuple[Hashes, Hashes, NDArray[np.int64]]:
     """All frames' hashes, those of their mirror images, and the clip of each."""
     rows = [(int(vector[:16], 16), int(vector[16:], 16), index)
-            for index, clip in enumerate(clips) for vector in dict.fromkeys(clip.vectors)]  # fmt: skip
+            for index, clip in enumerate(clips) for vector in dict.fromkeys(clip)]  # fmt: skip
     plain, mirrored, owner = zip(*rows, strict=True)
     return np.array(plain, dtype=np.uint64), np.array(mirrored, dtype=np.uint64), np.array(owner, dtype=np.int64)
 

@@ -10,7 +10,7 @@ Example:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -65,7 +65,7 @@ class Mix:
     version: ClassVar[int] = 1
     makes: ClassVar[type[Mixed]] = Mixed
 
-    def over(self, records: Sequence[Asked | Thought]) -> Sequence[Sequence[Mixed] | Terminal]:
+    def over(self, records: Sequence[Asked | Thought]) -> Iterator[Sequence[Mixed] | Terminal]:
         """For every row its place in the release, or why it has none."""
         rows = [record.asked if isinstance(record, Thought) else record for record in records]
         ends: list[str] = [""] * len(records)
@@ -84,11 +84,9 @@ class Mix:
         split |= self._divided(rows, train)
         for index in self._over(rows, split):
             ends[index] = f"quota:{split.pop(index)}"
-        return [
-            _mixed(records[index], split[index]) if index in split
-            else Terminal(state=State.FILTERED, reason=ends[index])
-            for index in range(len(records))
-        ]  # fmt: skip
+        for index, record in enumerate(records):
+            end = Terminal(state=State.FILTERED, reason=ends[index]) if index not in split else None
+            yield end or _mixed(record, split[index])
 
     def _divided(self, rows: Sequence[Asked], train: Sequence[int]) -> dict[int, str]:
         """The split of every training row: a group of clips goes where most is missing."""
