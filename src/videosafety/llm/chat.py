@@ -87,15 +87,15 @@ def chat(
     try:
         told = call(server, "/chat/completions", body | dict(extra or {}))
     except CallError as error:
-        raise _failure(error) from None
+        raise failure_of(error) from None
     if isinstance(told, dict) and "choices" not in told and told.get("error") is not None:
         failed = CallError("the server answered with an error", where=server.url)
         failed.said, failed.status = json.dumps(told), _status(told["error"])
-        raise _failure(failed)
+        raise failure_of(failed)
     return _answer(told, reasoning=reasoning)
 
 
-def _failure(error: CallError) -> Exception:
+def failure_of(error: CallError) -> Exception:
     """What a failed call means for the item and for the run."""
     said, status = error.said, error.status
     if isinstance(error, Garbled):
