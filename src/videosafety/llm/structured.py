@@ -9,7 +9,7 @@ for, and who asked decides. Nothing here asks again. What went wrong is told apa
 * ``ServerError``: the key, the address, the model's name or the structured output is wrong; a person must mend it.
 
 Example:
-    >>> model = ServedModel(Server("http://127.0.0.1:8000/v1", "NAME"), connections=8)        # doctest: +SKIP
+    >>> model = ServedModel(Server("http://127.0.0.1:8000/v1", "NAME"))                       # doctest: +SKIP
     >>> (await model.say(Request(messages, schema=schema, form="schema", max_tokens=64))).text  # doctest: +SKIP
     '{"caption": "A red sign."}'
 """
@@ -17,9 +17,10 @@ Example:
 import asyncio
 import http.client
 import re
+import threading
 import urllib.error
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -80,13 +81,12 @@ class StructuredModel(Protocol):
 class ServedModel:
     """An OpenAI-compatible server; ``key_name`` is where its key is set, for the error of a wrong one."""
 
-    def __init__(self, server: Server, *, connections: int, key_name: str = "the server's key") -> None:
+    def __init__(self, server: Server, *, key_name: str = "the server's key") -> None:
         self._server, self._key_name = server, key_name
-        self._threads = ThreadPoolExecutor(connections, thread_name_prefix="annotator")
 
     async def say(self, request: Request) -> Said:
-        """As ``StructuredModel.say``."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, self._say, request)
+        """As ``StructuredModel.say``; as many at once as are asked for."""
+        return await _in_thread(lambda: self._say(request))
 
     def _say(self, request: Request) -> Said:
         body: dict[str, Any] = {
@@ -148,6 +148,30 @@ def said_of(told: Any) -> Said:
     refused = reason == FILTERED or (isinstance(refusal, str) and bool(refusal.strip()))
     cut = reason in CUT or len(content or "") > MAX_CHARS
     return Said(_bounded(content or ""), refused, cut, num_input, num_output)
+
+
+async def _in_thread(work: Callable[[], Said]) -> Said:
+    """What ``work`` returns or raises, done in a thread that no exit of the process waits for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Said | None] = loop.create_future()
+
+    def settle(said: Said | None, error: BaseException | None) -> None:
+        if not done.done():
+            done.set_result(said) if error is None else done.set_exception(error)
+
+    def run() -> None:
+        said, raised = None, None
+        try:
+            said = work()
+        except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
+            raised = error
+        with suppress(RuntimeError):  # nobody waits any more: the loop is closed
+            loop.call_soon_threadsafe(settle, said, raised)
+
+    threading.Thread(target=run, name="annotator", daemon=True).start()
+    said = await done
+    assert said is not None
+    return said
 
 
 def _count(told: object) -> int | None:
