@@ -1,10 +1,10 @@
 """describe: caption, visual label, category and evidence of a clip, by several annotators that do not see each other.
 
-All annotators are asked at once; each vote is held to the rules below, and one that breaks a rule is asked for once
-more with the rule. A vote that breaks one again, or an annotator that refuses, is left out: the others decide if there
-are ``min_votes``. A server that cannot be reached, or a cap, fails the row, so that the next run asks again: which votes
-a clip has never depends on a bad minute. How votes become one description is in ``votes.py``; the adjudicator is one more
-annotator, asked only about a split, with the votes before it; its own is not among them.
+All annotators are asked at once. Each vote is held to the rules below; one that breaks a rule is asked for once more,
+with the rule. A vote that breaks one again, or an annotator that refuses, is left out: the others decide if there are
+``min_votes``. A server that cannot be reached, or a cap, fails the row, so that the next run asks again: which votes a
+clip has never depends on a bad minute. How votes become one description is in ``votes.py``. The adjudicator is one more
+annotator, asked only about a split, with the votes before it; its own vote is not among them.
 
     a harmful clip has a category of the taxonomy, a harmless one none
     evidence lies inside the clip, and a harmful video has some
