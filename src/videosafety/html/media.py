@@ -1,7 +1,7 @@
 """Frames as a strip of small pictures inside the page. The blur is the page's: see ``templates/components.html.j2``.
 
 Clips of the toy world are smaller than a thumbnail and stay exact (PNG, enlarged with hard pixels); larger frames are
-shrunk to ``MAX_SIDE_PX`` and stored as JPEG.
+shrunk (to ``MAX_SIDE_PX``, unless another size is asked for) and stored as JPEG.
 
 Example:
     >>> frames = np.zeros((2, 40, 40, 3), dtype=np.uint8)
@@ -33,15 +33,15 @@ class Picture:
     pixelated: bool
 
 
-def strip(frames: npt.NDArray[np.uint8]) -> tuple[Picture, ...]:
-    """Pictures of ``frames`` (N, height, width, 3), uint8 RGB."""
-    return tuple(_picture(PILImage.fromarray(frame)) for frame in frames)
+def strip(frames: npt.NDArray[np.uint8], *, max_side_px: int = MAX_SIDE_PX) -> tuple[Picture, ...]:
+    """Pictures of ``frames`` (N, height, width, 3), uint8 RGB, the longer side at most ``max_side_px``."""
+    return tuple(_picture(PILImage.fromarray(frame), max_side_px) for frame in frames)
 
 
-def _picture(frame: PILImage.Image) -> Picture:
+def _picture(frame: PILImage.Image, max_side_px: int) -> Picture:
     tiny = max(frame.size) <= PIXELATED_BELOW_PX
     frame = frame.convert("RGB")
-    frame.thumbnail((MAX_SIDE_PX, MAX_SIDE_PX))
+    frame.thumbnail((max_side_px, max_side_px))
     out = io.BytesIO()
     if tiny:
         frame.save(out, format="PNG", optimize=True)

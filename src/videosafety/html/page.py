@@ -21,24 +21,27 @@ from videosafety.core.records import Outcome
 from videosafety.html.palette import LOOKS
 from videosafety.html.text import MAX_CHARACTERS, bounded, visible
 
-SCRIPTS = ("page.js", "samples.js", "review.js")  # one script, in this order
+SCRIPTS = ("page.js", "cards.js", "samples.js", "review.js")  # of the report: one script, in this order
+PEOPLE_SCRIPTS = ("page.js", "cards.js", "people.js")  # of a page on which people judge clips and rows
 VERDICT_KEYS = {  # of a person who judges
     Outcome.DEFENDED: "d", Outcome.COMPROMISED: "c", Outcome.HELPFUL: "h", Outcome.WRONG: "w",
     Outcome.OVER_REFUSED: "o", Outcome.INCOHERENT: "i",
 }  # fmt: skip
 
 
-def render(template: str, *, package: str = "videosafety.html", **context: object) -> str:
-    """Render a template of ``package``; it may extend and import the templates of this package.
+def render(
+    template: str, *, package: str = "videosafety.html", scripts: tuple[str, ...] = SCRIPTS, **context: object
+) -> str:
+    """Render a template of ``package`` with the page's one script; it may extend and import the templates of this one.
 
     Raises:
         jinja2.UndefinedError: the template names something that ``context`` does not hold.
     """
-    return _environment(package).get_template(template).render(**context)
+    return _environment(package, scripts).get_template(template).render(**context)
 
 
 @cache
-def _environment(package: str) -> Environment:
+def _environment(package: str, scripts: tuple[str, ...]) -> Environment:
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(package), PackageLoader("videosafety.html")]),
         autoescape=True,
@@ -47,7 +50,7 @@ def _environment(package: str) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    script = "\n".join(_asset(name) for name in SCRIPTS)
+    script = "\n".join(_asset(name) for name in scripts)
     environment.filters["bounded"] = bounded
     environment.globals.update(
         style=Markup(_asset("style.css")),

@@ -25,18 +25,7 @@ const samples = (() => {
     return item.text;
   };
 
-  // Reveal and hide: one card at a time, by button, or by a click on its pictures.
-  const show = (card, on) => {
-    card.classList.toggle("revealed", on);
-    const button = card.querySelector("button.reveal");
-    button.setAttribute("aria-expanded", String(on));
-    button.textContent = on ? "Hide" : "Reveal";
-    for (const video of all("video", card)) {
-      video.controls = on;
-      if (!on) video.pause();
-    }
-  };
-  const hideAll = () => all(".card.revealed").forEach((card) => show(card, false));
+  const { show, hideAll, said, strip, file } = cards;
 
   const chip = (place) => {
     const [word, glyph, fill, ink] = index.looks[place];
@@ -47,41 +36,6 @@ const samples = (() => {
     mark.setAttribute("aria-hidden", "true");
     element.append(mark, word);
     return element;
-  };
-
-  const said = (text, length, what, masked, language) => {
-    const body = make("div", masked ? "secret" : "plain", text);
-    body.dir = "auto";
-    body.lang = language;
-    if (!masked) return body;
-    const box = make("div", "masked");
-    box.append(make("span", "veil", `${what} masked, ${length} characters`), body);
-    return box;
-  };
-
-  const strip = (frames) => {
-    const box = make("div", "strip");
-    box.style.setProperty("--columns", frames.length > 4 ? 8 : frames.length > 1 ? 4 : 2);
-    box.style.setProperty("--ratio", `${frames[0][1]}/${frames[0][2]}`);
-    frames.forEach(([uri, width, height, pixelated], n) => {
-      const image = make("img", pixelated ? "pixelated" : "");
-      Object.assign(image, { src: uri, width, height, draggable: false });
-      image.alt = `Frame ${n + 1} of ${frames.length}, blurred until revealed`;
-      box.append(image);
-    });
-    return box;
-  };
-
-  // The file itself, from beside the page.
-  const file = (more) => {
-    const box = make("div", "strip file");
-    const media = make(more.kind === "image" ? "img" : "video");
-    if (more.kind === "image") Object.assign(media, { loading: "lazy", alt: "The picture, blurred until revealed" });
-    else Object.assign(media, { preload: "metadata", muted: true, loop: true, playsInline: true });
-    media.addEventListener("error", () => box.replaceWith(make("p", "no-media", `Cannot be shown here: ${more.address}`)));
-    media.src = more.address;
-    box.append(media);
-    return box;
   };
 
   const media = (more, card) => {
@@ -175,7 +129,7 @@ const samples = (() => {
 
   let found = items;
   let first = 0;
-  const cards = byId("cards");
+  const shelf = byId("cards");
   let onPage = new Map(); // a card that stays in view stays as it is, revealed or not
   const turn = (start) => {
     first = Math.max(0, Math.min(start, Math.floor(Math.max(0, found.length - 1) / PAGE) * PAGE));
@@ -185,7 +139,7 @@ const samples = (() => {
     for (const card of onPage.values()) {
       all(".answer", card).forEach((one) => { one.hidden = Boolean(arm) && one.dataset.arm !== arm; });
     }
-    cards.replaceChildren(...onPage.values());
+    shelf.replaceChildren(...onPage.values());
     const last = Math.min(first + PAGE, found.length);
     const range = found.length ? ` Shown: ${(first + 1).toLocaleString("en")} to ${last.toLocaleString("en")}.` : "";
     byId("tally").textContent =
