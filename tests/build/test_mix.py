@@ -150,11 +150,11 @@ def test_the_step_runs_over_a_ledger(tmp_path):
 @pytest.mark.parametrize("split", ["sft", "cot", "rl"])
 def test_training_reads_the_splits(tmp_path, split):
     made = [Compose()(one.asked)[0] for one in rows(num_clips=40)]
-    paths = write_splits(tmp_path, mixed(Mix(seed=1).over(made)))
-    assert [path.name for path in paths] == ["eval.jsonl", "sft.jsonl", "cot.jsonl", "rl.jsonl"]
+    paths = write_splits(tmp_path, mixed(Mix(seed=1).over(made)), media=tmp_path)
+    assert [path.name for path in paths] == ["cot.jsonl", "eval.jsonl", "rl.jsonl", "sft.jsonl"]
     assert read_records(tmp_path / "eval.jsonl", Sample)
     problems = Problems()
-    source = Source(name=split, path=str(tmp_path / f"{split}.jsonl"), kind="records", media_folder=str(tmp_path))
+    source = Source(name=split, path=str(tmp_path / f"{split}.jsonl"), kind="records")
     examples = [one.example for one in read_source(source, problems=problems)]
     problems.refuse()
     assert examples
@@ -164,3 +164,11 @@ def test_training_reads_the_splits(tmp_path, split):
         assert (said.visual, said.textual) == (example.visual, example.textual)
         assert example.sample().labels.request in (Safety.SAFE, Safety.HARMFUL)
         assert example.media[0].path.startswith(str(tmp_path))
+
+
+def test_media_outside_of_the_splits_are_named_in_full(tmp_path):
+    made = [Compose()(one.asked)[0] for one in rows(num_clips=4)]
+    clips = (tmp_path / "clips").resolve()
+    write_splits(tmp_path / "splits", mixed(Mix(seed=1).over(made)), media=clips)
+    samples = read_records(tmp_path / "splits" / "eval.jsonl", Sample)
+    assert all(sample.media.path.startswith(f"{clips}/") for sample in samples)

@@ -1,7 +1,7 @@
 """describe, where somebody has the labels already: they come from a file and no model is asked.
 
-JSON lines, a clip each, named by ``sha256`` or by ``path`` below the folder of clips (where both stand, both must be
-right); a harmful clip has a category of the taxonomy, and evidence lies inside the clip:
+JSON lines, a clip each, named by ``sha256`` or by ``path`` below the folder of clips; where both stand, the file at
+that path must have that hash. A harmful clip has a category of the taxonomy, and evidence lies inside the clip:
 
     {"path": "a.mp4", "caption": "…", "visual": "harmful", "category": "fraud",
      "evidence": [{"span": {"start_s": 1.0, "end_s": 2.5}, "what": "a red sign"}]}
@@ -85,7 +85,7 @@ class DescribeFromManifest:
     def __call__(self, kept: Kept) -> Sequence[Described] | Terminal:
         """The clip with its labels; FAILED where it has none, or evidence that lies outside of it."""
         rows = _by_name(self.path, self.manifest_sha256)
-        row = rows.get(kept.clip.sha256) or rows.get(kept.clip.path)
+        row = rows.get(kept.clip.sha256) or rows.get(kept.clip.found_as or kept.clip.path)
         if row is None:
             return Terminal(state=State.FAILED, reason="labels:missing")
         if row.sha256 not in (None, kept.clip.sha256):

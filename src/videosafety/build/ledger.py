@@ -278,6 +278,11 @@ class Ledger:
         with self._errors():
             return float(self._database.execute("SELECT COALESCE(SUM(cost), 0) FROM calls").fetchone()[0])
 
+    def num_calls(self) -> int:
+        """Calls so far."""
+        with self._errors():
+            return int(self._database.execute("SELECT COUNT(*) FROM calls").fetchone()[0])
+
     def export_calls(self, path: Path) -> None:
         """Copy all calls into a new ledger, whole or not at all, that other machines read as ``paid``."""
         part = path.with_name(path.name + ".part")

@@ -10,7 +10,7 @@ Example:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -21,7 +21,7 @@ from videosafety.build.records import Asked, Mixed, Thought
 from videosafety.build.sides import NEAR, clip_groups, drawn_place, sides
 from videosafety.build.state import State, Terminal
 from videosafety.core.example import Example, Turn
-from videosafety.core.records import Record
+from videosafety.core.records import Record, Sample
 from videosafety.core.store import write_records
 
 Train = Literal["sft", "cot", "rl"]
@@ -169,19 +169,38 @@ def shortfalls(rows: Iterable[Mixed], quotas: Quotas) -> list[Shortfall]:
     ]
 
 
-def write_splits(folder: Path, rows: Sequence[Mixed]) -> list[Path]:
+def write_splits(folder: Path, rows: Sequence[Mixed], *, media: Path) -> list[Path]:
     """Write ``eval.jsonl`` (samples) and ``sft.jsonl``, ``cot.jsonl``, ``rl.jsonl`` (examples); the paths, if any row.
 
-    Media paths stay as they are: relative to the folder of clips (a source's ``media_folder``).
+    Args:
+        folder: where they go.
+        rows: the mixture.
+        media: what the rows' media paths start from. They are written relative to ``folder`` where they lie in it, so
+            that it can be moved as a whole, else absolute: both is what training and evaluation read.
 
     Raises:
         StorageError: the disk refuses.
     """
+    inside, root = folder.resolve(), media.resolve()
+
+    def path_of(path: str) -> str:
+        whole = root / path
+        return whole.relative_to(inside).as_posix() if whole.is_relative_to(inside) else str(whole)
+
     written = []
-    for name in ("eval", *TRAIN):
-        own = [row for row in rows if row.split == name]
-        if own:
-            path = folder / f"{name}.jsonl"
-            write_records(path, [row.asked.sample if row.example is None else row.example for row in own])
-            written.append(path)
+    for name, count in sorted(counts(rows).items()):
+        if " " not in name and count:
+            write_records(folder / f"{name}.jsonl", (_placed(row, path_of) for row in rows if row.split == name))
+            written.append(folder / f"{name}.jsonl")
     return written
+
+
+def _placed(row: Mixed, path_of: Callable[[str], str]) -> Sample | Example:
+    """A row as it is read elsewhere, with its media paths mended."""
+    if row.example is None:
+        shown = row.asked.sample.media
+        media = shown and shown.model_copy(update={"path": path_of(shown.path)})
+        return row.asked.sample.model_copy(update={"media": media})
+    (turn,) = row.example.turns
+    clips = tuple(one.model_copy(update={"path": path_of(one.path)}) for one in turn.media)
+    return row.example.model_copy(update={"turns": (turn.model_copy(update={"media": clips}),)})

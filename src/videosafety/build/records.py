@@ -30,7 +30,10 @@ Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Clip(Record):
-    """A file as it was found. ``path`` is relative to the folder of clips; ``id`` follows from the content."""
+    """A file as it was found. ``id`` follows from the content, ``path`` is relative to the folder of clips.
+
+    A clip that was kept in the build's own store is there under its hash, and ``found_as`` is the path that it had.
+    """
 
     id: Identifier
     path: str = Field(min_length=1, max_length=4096)
@@ -38,6 +41,7 @@ class Clip(Record):
     num_bytes: int = Field(ge=0)
     source: str = Field(max_length=500)
     licence: str | None = Field(default=None, max_length=500)
+    found_as: str | None = Field(default=None, min_length=1, max_length=4096)
     language: Language | None = None  # of the community that it comes from, where that is known
 
 

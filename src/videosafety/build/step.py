@@ -19,7 +19,7 @@ Example of a row step:
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import Field, fields, is_dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Protocol, TypeVar, cast, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -77,9 +77,15 @@ def step_hash(step: Named) -> str:
     one: Field[Any]
     for one in fields(step) if is_dataclass(step) else ():
         if one.compare:
-            value = getattr(step, one.name)
-            plain[one.name] = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            plain[one.name] = _plain(getattr(step, one.name))
     return hashlib.sha256(canonical_json([step.name, step.version, plain])).hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """A field as JSON: records by their content, a step inside of a step by its hash."""
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    return step_hash(cast(Named, value)) if is_dataclass(value) else value
 
 
 def row_key(step_sha256: str, row: bytes) -> str:

@@ -173,17 +173,23 @@ class Client(Protocol):
 
 @dataclass(frozen=True)
 class Think:
-    """The step over a model. ``model`` is its name: part of what a row is, and its author."""
+    """The step over a model. ``model`` is its name: part of what a row is, and its author.
+
+    A row of the benchmark needs no response, and no call is paid for one: ``compose`` writes it.
+    """
 
     model: str
     client: Client = field(compare=False)
     check: Check = field(default_factory=Check, compare=False)
+    compose: Compose = field(default_factory=Compose)
     name: ClassVar[str] = "think"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[type[Thought]] = Thought
 
     async def run(self, asked: Asked) -> Sequence[Thought] | Terminal:
         """The query with its response; FAILED after a second answer that passes no gate."""
+        if asked.sample.split == "eval":
+            return self.compose(asked)
         fault, prompt = "", prompt_of(asked)
         for _ in range(2):
             again = f"\n\nYour last answer failed this check: {fault}. Write it anew." if fault else ""

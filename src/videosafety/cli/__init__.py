@@ -7,6 +7,7 @@ with damaged clips still finishes and counts them); 3 more than 2 % of the answe
 from videosafety.cli import (  # noqa: F401 - each adds its verbs
     attack,
     benchmarks,
+    build,
     compare,
     data,
     evaluate,

@@ -1,0 +1,169 @@
+"""build: from a folder of clips to a benchmark and training splits. The whole of it, in order, over one ledger.
+
+    collect → [screen] → [keep] → probe → embed → filter → describe → settle → ask → [paraphrase] → think → check → heed
+    → mix → gates → OUT/splits, OUT/release, OUT/review
+
+Killed anywhere and run again it goes on where it was: no finished call to a model is repeated, and the bytes that come
+out are the same. It stops before it mixes when too many rows failed or the cost cap is reached, and before it publishes
+when a gate finds a fault; what was done stays done.
+
+Example:
+    >>> built = build(load_recipe("build", BuildRecipe), clips=Path("clips"), out=Path("runs/build"))   # doctest: +SKIP
+    >>> built.counts["eval"], built.waiting_for_people                                       # doctest: +SKIP
+    (3800, 12)
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from videosafety.build.account import FOR_PEOPLE, Line, faults_of, held, lines_of
+from videosafety.build.collect import STEP as COLLECT
+from videosafety.build.collect import collect, named
+from videosafety.build.gates import Finding, enforce, run_gates
+from videosafety.build.ledger import Count, Ledger, Outcome
+from videosafety.build.mix import counts, write_splits
+from videosafety.build.publish import publish
+from videosafety.build.purse import LocalPurse
+from videosafety.build.recipe import BuildRecipe
+from videosafety.build.records import Clip
+from videosafety.build.review import read_verdicts, write_review
+from videosafety.build.rows import Packed, Rows
+from videosafety.build.run import run_step
+from videosafety.build.stages import Stage, stages
+from videosafety.core.errors import InputError, VideoSafetyError
+from videosafety.core.recipe import fingerprint
+from videosafety.core.store import storage_errors, write_json
+from videosafety.core.taxonomy import load_taxonomy
+
+LEDGER, SPLITS, ACCOUNT = "ledger.sqlite", "splits", "account.json"
+WRITE_AT_ONCE = 256
+OnRow = Callable[[str, int, int], None]  # step, done, total
+RunStage = Callable[..., Rows[Any]]
+
+
+class Held(VideoSafetyError):
+    """The build stopped where it could go on once somebody acts; the same command goes on."""
+
+    exit_code = 3
+
+
+@dataclass(frozen=True)
+class Built:
+    """What a build made: rows by split, the account, the gates, what it paid, and how many clips wait for people."""
+
+    counts: dict[str, int]
+    account: list[Line]
+    findings: list[Finding]
+    spent_usd: float
+    waiting_for_people: int
+
+
+def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda step, done, total: None) -> Built:
+    """Build, or go on building.
+
+    Args:
+        recipe: what is wanted.
+        clips: a folder of clips, or a manifest of them.
+        out: the folder of the build.
+        on_row: told of progress.
+
+    Raises:
+        Held: too many rows failed, or the cost cap is reached.
+        InputError: nothing to build from, a gate found a fault, or a file of the recipe cannot be read.
+        StorageError: the disk refuses, or another process builds here.
+    """
+    folder, _ = named(clips)
+    taxonomy = load_taxonomy(recipe.taxonomy)
+    known = {one.id for one in taxonomy.subcategories}
+    people = read_verdicts(recipe.review, out, categories=known)
+    root = out / SPLITS if recipe.collect.keep == "store" else folder
+    plan = stages(recipe, clips=folder, root=root, people=people)
+    with storage_errors(out):
+        out.mkdir(parents=True, exist_ok=True)
+    with Ledger(out / LEDGER) as ledger:
+        ledger.start([COLLECT, *(stage.name for stage in plan)])
+        rows: Rows[Any] = _collected(recipe, clips, ledger, on_row)
+        run = _engine(recipe, out, ledger)
+        made: dict[str, Rows[Any]] = {}
+        for stage in plan:
+            if stage.name == "mix":
+                write_review(out, described=made["describe"], thoughts=made["check"], people=people,
+                             config=recipe.review, clips=root, name=recipe.name, taxonomy=taxonomy,
+                             workers=recipe.engine.num_workers)  # fmt: skip
+                _hold(recipe, ledger, out)
+            rows = run(stage, rows, on_row=lambda done, total, name=stage.name: on_row(name, done, total))
+            made[stage.name] = rows
+        account = _account(ledger, out)
+        findings = run_gates(rows, quotas=recipe.mix.quotas, declared=recipe.mix.declared or None,  # type: ignore[arg-type]
+                             taxonomy=recipe.taxonomy, near=recipe.mix.near)  # fmt: skip
+        enforce(findings)
+        write_splits(out / SPLITS, rows, media=root)
+        provenance = _provenance(recipe, ledger, account)
+        publish(rows, out, config=recipe.publish, clips=root, provenance=provenance)
+        waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
+        return Built(dict(counts(rows)), account, findings, ledger.spent(), waits)
+
+
+def _collected(recipe: BuildRecipe, clips: Path, ledger: Ledger, on_row: OnRow) -> Rows[Clip]:
+    """Every file with its end, and the clips."""
+    keys: list[str] = []
+    made: list[int] = []
+    some: list[Outcome] = []
+    for outcome in collect(clips, ledger, source=recipe.collect.source, licence=recipe.collect.licence,
+                           workers=recipe.engine.num_workers,
+                           on_row=lambda done, total: on_row(COLLECT, done, total)):  # fmt: skip
+        keys.append(outcome.key)
+        made.append(len(outcome.made))
+        some.append(outcome)
+        if len(some) >= WRITE_AT_ONCE:
+            ledger.finish(some)
+            some = []
+    ledger.finish(some)
+    ledger.begin(COLLECT, keys)
+    return Rows(ledger, COLLECT, Clip, keys=keys, counts=made, source=Packed(Clip, ()))
+
+
+def _engine(recipe: BuildRecipe, out: Path, ledger: Ledger) -> RunStage:
+    """How a stage is run: in this process and its workers, or on a cluster."""
+    engine = recipe.engine
+    if engine.kind == "ray":
+        from videosafety.build.engine import Cluster
+
+        return Cluster(engine, out=out, ledger=ledger, limits=recipe.limits).run
+    purse = LocalPurse(recipe.limits.cost_cap_usd, spent_usd=ledger.spent())
+
+    def run(stage: Stage, rows: Rows[Any], *, on_row: Callable[[int, int], None]) -> Rows[Any]:
+        return run_step(stage.make(ledger, purse), rows, ledger, workers=engine.num_workers,
+                        concurrency=recipe.limits.concurrency, on_row=on_row)  # fmt: skip
+
+    return run
+
+
+def _hold(recipe: BuildRecipe, ledger: Ledger, out: Path) -> None:
+    """Stop before the mixture where rows are missing that another run may bring. Raises Held."""
+    why = held(lines_of(ledger.account()), max_failed_share=recipe.limits.max_failed_share)
+    if why is not None:
+        raise Held(
+            why.partition("; ")[0], where=str(out), fix=f"{why.partition('; ')[2]} and run the same command again"
+        )
+
+
+def _account(ledger: Ledger, out: Path) -> list[Line]:
+    """The account, written down. Raises InputError: it does not balance."""
+    counted: list[Count] = ledger.account()
+    lines = lines_of(counted)
+    write_json(out / ACCOUNT, [count._asdict() for count in counted])
+    if faults := faults_of(lines):
+        raise InputError(f"the account does not balance: {'; '.join(faults)}", where=str(out),
+                         fix="this is a fault of ours; please report it with account.json")  # fmt: skip
+    return lines
+
+
+def _provenance(recipe: BuildRecipe, ledger: Ledger, account: list[Line]) -> dict[str, Any]:
+    """What the release says of how it was made; nothing of it changes when the same build is run again."""
+    ends = [[line.step, state.value, reason, rows] for line in account for (state, reason), rows in line.ended.items()]
+    asked = recipe.describe.annotators if recipe.describe is not None else ()
+    return {"recipe": recipe.name, "fingerprint": fingerprint(recipe), "account": ends,
+            "annotators": sorted(one.label for one in asked)}  # fmt: skip

@@ -1,0 +1,187 @@
+"""The cluster engine: the very steps of a build as Ray tasks over shards of rows. Ray is used here and nowhere else.
+
+A shard is a number of rows that a step has still to work on. Its task has a ledger of its own in ``OUT/shards``, on a
+disk that all machines share, and runs the step there as a laptop would: decoders in child processes, calls to models
+journaled before they are used. A worker that dies is replaced, and the new one goes on from the shard's ledger. What
+shards have done is taken into the build's ledger as they end, and at the start of the next run if this one was killed;
+so no finished call is repeated, and both engines end with the same rows. Ray's own checkpoints are not relied on.
+
+Money is one for all: an actor holds the purse.
+
+Example:
+    >>> Cluster(recipe.engine, out=out, ledger=ledger, limits=recipe.limits).run(stage, rows)
+    ...                                                                                      # doctest: +SKIP
+"""
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from videosafety.build.ledger import Ledger
+from videosafety.build.purse import LocalPurse
+from videosafety.build.recipe import EngineConfig, LimitsConfig
+from videosafety.build.rows import Packed, Rows, source_of
+from videosafety.build.run import begin, rows_of, run_step
+from videosafety.build.stages import Stage
+from videosafety.build.step import AsyncStep, GlobalStep
+from videosafety.core.errors import DependencyError, StorageError, VideoSafetyError
+from videosafety.core.records import Record
+from videosafety.core.store import storage_errors
+
+SHARDS = "shards"
+PAID = "paid.sqlite"
+MAX_RETRIES = 3  # of a task whose worker died; Ray's default is for ever
+LOCK_WAIT_S = 30.0  # for the worker of a killed run to let go of its shard
+
+
+class Cluster:
+    """Runs stages on Ray: a cluster that is there, or one that it starts on this machine and ends with the process."""
+
+    def __init__(self, config: EngineConfig, *, out: Path, ledger: Ledger, limits: LimitsConfig) -> None:
+        self._ray = _started(config)
+        self._config, self._ledger, self._concurrency = config, ledger, limits.concurrency
+        self._shards = out.resolve() / SHARDS
+        with storage_errors(self._shards):
+            self._shards.mkdir(parents=True, exist_ok=True)
+        self._absorb(sorted(self._shards.glob("*.sqlite")))
+        actor = self._ray.remote(num_cpus=0, max_concurrency=1000)(_Holder)
+        self._purse = ActorPurse(actor.remote(limits.cost_cap_usd, ledger.spent()))
+
+    def run(
+        self, stage: Stage, rows: Rows[Any], *, on_row: Callable[[int, int], None] = lambda done, total: None
+    ) -> Rows[Any]:
+        """The rows that a stage makes, in their order; a global step runs here, where all rows are.
+
+        Raises:
+            VideoSafetyError: as the step; a shard whose workers died again and again is a StorageError.
+        """
+        step = stage.make(self._ledger, self._purse)
+        if isinstance(step, GlobalStep):
+            return run_step(step, rows, self._ledger, on_row=on_row)
+        source = source_of(rows)
+        keys, todo = begin(step, source, self._ledger)
+        done = len(source) - len(todo)
+        on_row(done, len(source))
+        paid = self._paid(step) if todo else None
+        for shard, num_rows in self._ended(stage, source, [known.place for known in todo], paid):
+            self._absorb([shard])
+            done += num_rows
+            on_row(done, len(source))
+        return rows_of(step, source, keys, self._ledger)
+
+    def _paid(self, step: Any) -> Path | None:
+        """All calls so far, where shards can look them up."""
+        if not isinstance(step, AsyncStep) or not self._ledger.num_calls():
+            return None
+        self._ledger.export_calls(self._shards / PAID)
+        return self._shards / PAID
+
+    def _ended(self, stage: Stage, source: Any, places: Sequence[int], paid: Path | None) -> Iterator[tuple[Path, int]]:
+        """Ledgers of shards as they end, with their rows; a few more are under way than the cluster has processors."""
+        task = self._ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(work_shard)
+        size = self._config.rows_per_shard
+        cuts = iter(range(0, len(places), size))
+        most = 2 * max(1, round(self._ray.cluster_resources().get("CPU", 1)))
+        under_way: dict[Any, tuple[Path, int]] = {}
+        while True:
+            while len(under_way) < most and (cut := next(cuts, None)) is not None:
+                rows = [source.json(place) for place in places[cut : cut + size]]
+                name = hashlib.sha256(b"\n".join([stage.name.encode(), *rows])).hexdigest()[:32]
+                path = self._shards / f"{name}.sqlite"
+                handle = task.remote(stage, source.kind, rows, path, paid, self._purse, self._concurrency)
+                under_way[handle] = (path, len(rows))
+            if not under_way:
+                return
+            (ended, *_), _ = self._ray.wait(list(under_way), num_returns=1)
+            path, num_rows = under_way.pop(ended)
+            self._get(ended)
+            yield path, num_rows
+
+    def _get(self, handle: Any) -> None:
+        """Wait for a task. What a step raises comes out as it is."""
+        errors = self._ray.exceptions
+        try:
+            self._ray.get(handle)
+        except errors.RayTaskError as error:
+            if isinstance(error.cause, VideoSafetyError):
+                raise error.cause from None
+            raise
+        except errors.RayError as error:
+            fix = "look for memory that ran out, and run the same command again"
+            raise StorageError(f"a shard's worker died {MAX_RETRIES + 1} times ({type(error).__name__})",
+                               where=str(self._shards), fix=fix) from error  # fmt: skip
+
+    def _absorb(self, shards: Sequence[Path]) -> None:
+        for path in shards:
+            if path.name != PAID:
+                _opened(path, None).close()  # a worker that outlived its build still writes
+                self._ledger.absorb(path)
+            for suffix in ("", "-wal", "-shm", ".lock"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def work_shard(
+    stage: Stage, kind: type[Record], rows: Sequence[bytes], path: Path, paid: Path | None, purse: Any, concurrency: int
+) -> None:
+    """What a task does: the stage over a shard's rows, into the shard's ledger."""
+    with _opened(path, paid) as ledger:
+        run_step(stage.make(ledger, purse), Packed(kind, rows), ledger, workers=1, concurrency=concurrency)
+
+
+def _opened(path: Path, paid: Path | None) -> Ledger:
+    """A shard's ledger, once whoever had it before is gone. Raises StorageError."""
+    until = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            return Ledger(path, paid=paid)
+        except StorageError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.2)
+
+
+class _Holder:
+    """The actor that holds the purse."""
+
+    def __init__(self, cap_usd: float | None, spent_usd: float) -> None:
+        self._purse = LocalPurse(cap_usd, spent_usd=spent_usd)
+
+    async def reserve(self, usd: float) -> bool:
+        return await self._purse.reserve(usd)
+
+    async def settle(self, reserved_usd: float, paid_usd: float) -> None:
+        await self._purse.settle(reserved_usd, paid_usd)
+
+
+class ActorPurse:
+    """The purse as a shard sees it."""
+
+    def __init__(self, actor: Any) -> None:
+        self._actor = actor
+
+    async def reserve(self, usd: float) -> bool:
+        """As ``Purse.reserve``."""
+        return bool(await self._actor.reserve.remote(usd))
+
+    async def settle(self, reserved_usd: float, paid_usd: float) -> None:
+        """As ``Purse.settle``."""
+        await self._actor.settle.remote(reserved_usd, paid_usd)
+
+
+def _started(config: EngineConfig) -> Any:
+    """Ray, connected. Raises DependencyError: it is not installed; InputError: no cluster at the address."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise DependencyError("the engine 'ray' needs Ray", fix="pip install 'ray>=2.60,<3'") from error
+    if not ray.is_initialized():
+        if config.address is not None:
+            ray.init(address=config.address, log_to_driver=False)
+        else:
+            ray.init(num_cpus=config.num_workers, include_dashboard=False, log_to_driver=False,
+                     configure_logging=False)  # fmt: skip
+    return ray

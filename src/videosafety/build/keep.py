@@ -1,0 +1,41 @@
+"""keep: link every clip into the folder of the build by its hash, so that what was built does not hang on a folder that
+somebody tidies. A link takes no room; where the disk has none (another one), the file is copied.
+
+Example:
+    >>> Keep(clips="clips", root="runs/build/splits")(clip)[0].path                           # doctest: +SKIP
+    'media/4f/4f1c….mp4'
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from videosafety.build.records import Clip
+from videosafety.build.state import State, Terminal
+from videosafety.build.store import MediaStore
+from videosafety.core.errors import RecordError
+
+MEDIA = "media"
+
+
+@dataclass(frozen=True)
+class Keep:
+    """The step. ``clips`` is where a clip lies, ``root`` the folder that it is linked into, under ``media``."""
+
+    clips: str = field(compare=False)
+    root: str = field(compare=False)
+    name: ClassVar[str] = "keep"
+    version: ClassVar[int] = 1
+    makes: ClassVar[type[Clip]] = Clip
+
+    def __call__(self, clip: Clip) -> Sequence[Clip] | Terminal:
+        """The clip with its path from ``root``. Raises StorageError: the disk refuses."""
+        try:
+            kept = MediaStore(Path(self.root) / MEDIA).put(Path(self.clips) / clip.path, sha256=clip.sha256)
+        except RecordError:
+            return Terminal(state=State.FAILED, reason="media:missing")
+        except ValueError:
+            return Terminal(state=State.QUARANTINED, reason="media:changed")
+        path = kept.relative_to(self.root).as_posix()
+        return [clip.model_copy(update={"path": path, "found_as": clip.path})]

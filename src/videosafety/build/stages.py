@@ -1,0 +1,126 @@
+"""The steps of a build in their order, made from its recipe.
+
+A step that calls models needs an open ledger and a purse, which a worker on another machine has of its own. So a stage
+is a way to make a step, and can be pickled.
+
+Example:
+    >>> [stage.name for stage in stages(recipe, root=root)]                                  # doctest: +SKIP
+    ['probe', 'embed', 'filter', 'describe', 'settle', 'ask', 'think', 'check', 'heed', 'mix']
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from videosafety.build.annotator import AnnotatorConfig
+from videosafety.build.ask import Ask
+from videosafety.build.caller import Caller
+from videosafety.build.check import Check
+from videosafety.build.describe import Describe, DescribeConfig
+from videosafety.build.embed import PhashEmbed
+from videosafety.build.filter import Filter
+from videosafety.build.keep import Keep
+from videosafety.build.labelled import DescribeFromManifest
+from videosafety.build.ledger import Ledger
+from videosafety.build.mix import Mix
+from videosafety.build.paraphrase import Paraphrase
+from videosafety.build.people import People
+from videosafety.build.phrases import PhraseBook, load_phrases
+from videosafety.build.probe import Probe
+from videosafety.build.purse import Purse
+from videosafety.build.recipe import BuildRecipe
+from videosafety.build.screen import Quarantine, QuarantineLooks
+from videosafety.build.settle import Heed, Settle
+from videosafety.build.step import Named
+from videosafety.build.think import Compose, Think
+
+Make = Callable[[Ledger, Purse], Any]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A step to be made: ``name`` is the step's."""
+
+    name: str
+    make: Make = field(compare=False)
+
+
+def stages(recipe: BuildRecipe, *, clips: Path, root: Path, people: People) -> list[Stage]:
+    """The steps after ``collect``.
+
+    Args:
+        recipe: what is wanted.
+        clips: the folder in which the clips were found.
+        root: the folder that kept clips' paths start from; the same where they stay in place.
+        people: what reviewers said so far.
+
+    Raises:
+        RecipeError, InputError: templates, labels or hash lists that the recipe names cannot be read.
+    """
+    ask, think = recipe.ask, recipe.think
+    phrases = load_phrases(Path(ask.phrases) if ask.phrases else None)
+    found = [_fixed(step) for step in _looking(recipe, clips, root)]
+    if recipe.describe is not None:
+        found.append(Stage("describe", partial(_describe, recipe.describe, recipe.taxonomy, root)))
+    elif recipe.labels is not None:
+        found.append(_fixed(DescribeFromManifest.of(Path(recipe.labels), taxonomy=recipe.taxonomy)))
+    found.append(_fixed(Settle(people)))
+    found.append(_fixed(Ask(phrases=phrases, plan=ask.plan, seed=recipe.seed)))
+    if ask.paraphrase is not None:
+        found.append(Stage("paraphrase", partial(_paraphrase, ask.paraphrase, phrases, root)))
+    compose = Compose(seed=recipe.seed, caption_language=think.caption_language, foreign=think.foreign,
+                      taxonomy=recipe.taxonomy)  # fmt: skip
+    check = recipe.check.step(recipe.taxonomy)
+    if think.model is not None:
+        found.append(Stage("think", partial(_think, think.model, check, compose, root)))
+    else:
+        found.append(_fixed(compose))
+    mix = Mix(quotas=recipe.mix.quotas, eval_share=ask.eval_share, near=recipe.mix.near, seed=recipe.seed)
+    return [*found, _fixed(check), _fixed(Heed(people)), _fixed(mix)]
+
+
+def _looking(recipe: BuildRecipe, clips: Path, root: Path) -> Iterator[Named]:
+    """What is done to files before anybody looks at them."""
+    listed = Path(recipe.publish.hash_list) if recipe.publish.hash_list is not None else None
+    if listed is not None:
+        yield Quarantine.of(listed)
+    if recipe.collect.keep == "store":
+        yield Keep(clips=str(clips), root=str(root))
+    yield Probe(root=str(root))
+    embed = recipe.embed
+    yield PhashEmbed(root=str(root))
+    if listed is not None and embed.embedder == "phash":
+        yield QuarantineLooks.of(listed)
+    given = {name: getattr(embed, name) for name in ("static_below", "duplicate_below", "related_below")}
+    own = {name: value for name, value in given.items() if value is not None}
+    yield Filter(**own)
+
+
+def _fixed(step: Named) -> Stage:
+    """A stage whose step needs neither ledger nor purse."""
+    return Stage(step.name, partial(_given, step))
+
+
+def _given(step: Named, ledger: Ledger, purse: Purse) -> Named:
+    return step
+
+
+def _describe(config: DescribeConfig, taxonomy: str, root: Path, ledger: Ledger, purse: Purse) -> Describe:
+    named = config.model_copy(update={"taxonomy": taxonomy})
+    return Describe.of(named, ledger=ledger, purse=purse, root=root)
+
+
+def _paraphrase(
+    config: AnnotatorConfig, phrases: PhraseBook, root: Path, ledger: Ledger, purse: Purse
+) -> Paraphrase:  # fmt: skip
+    client = Caller(config, ledger=ledger, purse=purse, step="paraphrase", root=root)
+    return Paraphrase(phrases=phrases, model=config.identity, client=client)
+
+
+def _think(
+    config: AnnotatorConfig, check: Check, compose: Compose, root: Path, ledger: Ledger, purse: Purse
+) -> Think:  # fmt: skip
+    client = Caller(config, ledger=ledger, purse=purse, step="think", root=root)
+    return Think(model=config.label, client=client, check=check, compose=compose)

@@ -1,0 +1,149 @@
+"""Your own benchmark and training data from a folder of clips: build them, look at the account, publish, take down."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from videosafety.cli.app import Set, app, console, out_console
+from videosafety.core.errors import InputError, printable
+
+build = typer.Typer(
+    invoke_without_command=True,
+    help="A benchmark and training data from your own clips.\n\n"
+    "videosafety build --recipe RECIPE --clips DIR --out OUT does all of it, and goes on where it was killed. What people"
+    " are to look at lies in OUT/review; put their files into OUT/review/verdicts and run the same command again.",
+)
+app.add_typer(build, name="build")
+
+OutArgument = Annotated[Path, typer.Argument(help="The folder of a build.")]
+
+
+@build.callback()
+def build_all(
+    context: typer.Context,
+    recipe: Annotated[str | None, typer.Option(help="A recipe file, or the name of one in recipes/.")] = None,
+    clips: Annotated[Path | None, typer.Option(help="A folder of clips, or a manifest (JSON lines) of them.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the build; the same command again goes on.")] = None,
+    overrides: Set = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: the recipe's, or the cores.", min=1)] = None,
+) -> None:
+    """Build, or go on building."""
+    if context.invoked_subcommand is not None:
+        return
+    if recipe is None or clips is None:
+        missing = " and ".join(name for name, given in (("--recipe", recipe), ("--clips", clips)) if given is None)
+        raise InputError(f"{missing} missing", where="videosafety build",
+                         fix="such as: videosafety build --recipe build --clips DIR")  # fmt: skip
+    from videosafety.build.account import table
+    from videosafety.build.build import LEDGER
+    from videosafety.build.build import build as run_build
+    from videosafety.build.ledger import read_account
+    from videosafety.build.recipe import BuildRecipe
+    from videosafety.core.recipe import load_recipe
+
+    given = [*(overrides or []), *([f"engine.workers={workers}"] if workers else [])]
+    loaded = load_recipe(recipe, BuildRecipe, overrides=given)
+    folder = out or Path("runs") / loaded.name
+    try:
+        with _Bars() as bars:
+            built = run_build(loaded, clips=clips, out=folder, on_row=bars.on_row)
+    finally:
+        if (folder / LEDGER).is_file():
+            _say(table(read_account(folder / LEDGER)))
+    for finding in built.findings:
+        _say(f"gate {finding}")
+    if built.spent_usd:
+        _say(f"paid: {built.spent_usd:.4f} USD")
+    if built.waiting_for_people:
+        _say(f"{built.waiting_for_people} rows wait for people: open {folder / 'review'}")
+    rows = ", ".join(f"{name} {count}" for name, count in sorted(built.counts.items()))
+    _say(f"rows: {rows}")
+    _say(f"splits: {folder / 'splits'}")
+    _say(f"release: {folder / 'release'}")
+
+
+@build.command("status")
+def build_status(
+    out: OutArgument,
+    as_json: Annotated[bool, typer.Option("--json", help="Print rows of JSON in place of a table.")] = False,
+) -> None:
+    """The account of all rows, also while a build runs: for every step what went in, went on, ended and waits."""
+    from videosafety.build.account import FOR_PEOPLE, lines_of, table
+    from videosafety.build.build import LEDGER
+    from videosafety.build.ledger import read_account, read_calls
+
+    counts = read_account(out / LEDGER)
+    if as_json:
+        out_console.print_json(data=[count._asdict() for count in counts])
+        return
+    _say(table(counts))
+    for step, model, calls, cost in read_calls(out / LEDGER):
+        _say(f"{step}: {calls} calls to {model}, {cost:.4f} USD")
+    lines = lines_of(counts)
+    waits = sum(n for line in lines for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
+    if waits:
+        _say(f"{waits} rows wait for people: open {out / 'review'}")
+    if failed := sum(sum(line.failed.values()) for line in lines):
+        _say(f"{failed} rows failed: the same build command tries them again")
+
+
+@build.command("takedown")
+def build_takedown(
+    out: OutArgument,
+    clips: Annotated[list[str], typer.Argument(help="Ids of clips or rows, or SHA-256 of files.")],
+    reason: Annotated[str, typer.Option(help="rights, privacy, harm, error or other: published.")],
+    who: Annotated[str, typer.Option(help="Who asks: kept in OUT/takedown.jsonl, never published.")],
+    note: Annotated[str, typer.Option(help="Their words: kept, never published.")] = "",
+    date: Annotated[str | None, typer.Option(help="The day, YYYY-MM-DD.")] = None,
+) -> None:
+    """Withdraw clips, and all rows made of them, from every release to come."""
+    from typing import get_args
+
+    from videosafety.build.takedown import Reason, take_down
+
+    known = get_args(Reason)
+    if reason not in known:
+        raise InputError(f"no such reason {reason!r}", where="--reason", fix=f"use one of {', '.join(known)}")
+    new = take_down(out, clips, reason=reason, who=who, note=note, date=date)  # type: ignore[arg-type]
+    _say(f"{len(new)} clips withdrawn; run the build command again to publish without them")
+
+
+@build.command("inspect")
+def build_inspect(
+    path: Annotated[Path, typer.Argument(help="A folder or file of a published set, or a release of a build.")],
+) -> None:
+    """Read a published set (the paper's, when it appears, or one of a build) and check its counts and labels."""
+    from videosafety.build.read_published import inspect_published
+
+    found = inspect_published(path)
+    for line in str(found).splitlines():
+        _say(line)
+    raise typer.Exit(found.exit_code)
+
+
+class _Bars:
+    """A bar for each step, with the time left; one line a step where nobody watches."""
+
+    def __init__(self) -> None:
+        from videosafety.core.progress import progress_bar
+
+        self._bars = progress_bar(console)
+        self._tasks: dict[str, Any] = {}
+
+    def __enter__(self) -> "_Bars":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def on_row(self, step: str, done: int, total: int) -> None:
+        """Told of progress."""
+        if step not in self._tasks:
+            self._tasks[step] = self._bars.add_task(step, total=total)
+        self._bars.update(self._tasks[step], completed=done, total=total)
+
+
+def _say(line: str) -> None:
+    out_console.print(printable(line), soft_wrap=True, markup=False, highlight=False)
