@@ -17,6 +17,13 @@ CONTENT = {(split, visual): f"{split} {visual} clip".encode() for split in ("eva
            for visual in ("safe", "harmful")}  # fmt: skip
 
 
+LANTERN = "A quiet lantern swings under the copper bridge."
+
+
+def _lantern(seen):
+    return seen.model_copy(update={"what": "lantern near the copper bridge"})
+
+
 def mixture(folder):
     """Rows about files that are written to ``folder``; the file name of a harmful clip says too much."""
     return [_mixed(folder, number, split, kind) for number, (split, kind) in enumerate(KINDS)]
@@ -38,7 +45,9 @@ def _mixed(folder, number, split, kind):
     row = f"{clip.id}.{kind}-{language}-{number}"
     media = one.asked.sample.media.model_copy(update={"path": name, "sha256": sha256})
     sample = one.asked.sample.model_copy(update={"id": row, "media": media})
-    described = described.model_copy(update={"id": clip.id, "clip": clip, "cluster": f"near-{sha256[:8]}"})
+    told = {"caption": LANTERN, "evidence": tuple(_lantern(seen) for seen in described.evidence)}
+    own = {"id": clip.id, "clip": clip, "cluster": f"near-{sha256[:8]}"}
+    described = described.model_copy(update=own | (told if visual == "harmful" else {}))
     asked = one.asked.model_copy(update={"id": row, "parent": clip.id, "sample": sample, "described": described})
     one = one.model_copy(update={"id": f"{row}.t", "parent": row, "asked": asked})
     example = None if split == "eval" else example_of(one)

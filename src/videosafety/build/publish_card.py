@@ -91,7 +91,7 @@ def _front(config: PublishConfig, rows: Sequence[Row], *, has_clips: bool) -> st
              if any(row.split == split for row in rows)]  # fmt: skip
     configs: list[dict[str, Any]] = [{"config_name": "rows", "default": True, "data_files": files}]
     if has_clips:
-        configs.append({"config_name": CLIPS, "data_files": [{"split": "all", "path": f"{DATA}/{CLIPS}.parquet"}]})
+        configs.append({"config_name": CLIPS, "data_files": [{"split": CLIPS, "path": f"{DATA}/{CLIPS}.parquet"}]})
     head: dict[str, Any] = {
         "pretty_name": config.name, "language": sorted({row.language for row in rows}),
         "task_categories": ["video-text-to-text"], "tags": ["safety", "video", "croissant"],
