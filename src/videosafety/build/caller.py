@@ -159,13 +159,14 @@ class Caller:
             except InputError as error:
                 raise CallFault(error.what, reason="input:too_long", where=config.label, fix=error.fix) from error
             except Unheard as error:
-                num_faults += error.fault not in WAITED_FOR
+                waits = error.fault in WAITED_FOR and not error.in_doubt  # for a server that is away, or says wait
+                num_faults += not waits
                 doubled = min(LONGEST_WAIT_S, config.backoff_s * 2.0 ** min(retries, 20)) * random.uniform(0.5, 1.0)
                 wait_s = max(error.retry_after_s or 0.0, doubled)
                 now_s = time.monotonic()
                 self._silent_s = now_s if self._silent_s is None else self._silent_s
                 late = now_s + wait_s - self._silent_s > config.patience_s
-                if not error.passing or num_faults >= config.tries or (late and error.fault in WAITED_FOR):
+                if not error.passing or num_faults >= config.tries or (waits and late):
                     raise CallFault(f"the model was not heard: {error.detail}", reason=f"server:{error.fault}",
                                     where=config.label, fix="run the build again later") from error  # fmt: skip
                 self._pace.pause(error.retry_after_s or 0.0)

@@ -90,6 +90,7 @@ class ServedModel:
 
     def _say(self, request: Request) -> Said:
         body: dict[str, Any] = {
+            "model": self._server.model,
             "messages": list(request.messages),
             "max_tokens": request.max_tokens,
             "temperature": request.temperature,
