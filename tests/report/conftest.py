@@ -1,10 +1,8 @@
-"""A run folder as the pipeline writes it: real clips, real summary rows, hostile text; and a real browser."""
+"""A run folder as the pipeline writes it: real clips, real summary rows, hostile text."""
 
 import json
-import os
 import random
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -221,25 +219,3 @@ def defended_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = make_run(tmp_path_factory.mktemp("defended"))
     add_stages(run)
     return run
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """A headless Chromium, from $CHROMIUM or the path. Under CI its absence is a failure, elsewhere a skip.
-
-    Closed after the module: while Playwright is open its event loop runs, and no evaluation can start one.
-    """
-    path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-    if path is None:
-        reason = "no Chromium: install it or set CHROMIUM to its path"
-        if os.environ.get("CI"):
-            pytest.fail(reason)
-        pytest.skip(reason)
-    from playwright.sync_api import sync_playwright
-
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
-    flags += ["--disable-component-update", "--disable-sync"]
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=flags)
-        yield browser
-        browser.close()

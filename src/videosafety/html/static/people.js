@@ -104,11 +104,20 @@
     card.classList.toggle("worded");
     looked.words = true;
   };
+  const play = () => {
+    const video = card && card.matches(".revealed") && card.querySelector("video");
+    if (!video) tell("Reveal it first (r).");
+    else if (video.paused) video.play();
+    else video.pause();
+  };
   const media = () => {
     const holder = card.querySelector(".media");
     if (more.clip !== null) {
       const { frames, times } = JSON.parse(byId(`clip-${more.clip}`).textContent);
-      holder.append(cards.strip(frames), make("p", "times", times));
+      const box = cards.strip(frames);
+      const [, width, height] = frames[0]; // small enough that all frames are in view at once
+      box.style.setProperty("--columns", Math.min(frames.length, height > width ? 8 : 4));
+      holder.append(box, make("p", "times", times));
     }
     if (more.address) holder.append(cards.file(more));
     for (const box of all(".strip", holder)) box.addEventListener("click", () => reveal(true));
@@ -147,11 +156,12 @@
     else inside = draw(item);
     byId("review-card").replaceChildren(inside);
     byId("place").textContent = item ? `${(at + 1).toLocaleString("en")} of ${items.length.toLocaleString("en")}${given ? ", judged: " + saying(given) : ""}` : "";
-    for (const control of all("#verdicts button, #note, #review-reveal, #review-words")) control.disabled = card === null;
-    if (card) byId("review-words").hidden = !more.parts.some((part) => part[3]);
+    for (const control of all("#verdicts button, #note, #review-reveal, #review-words, #review-play")) control.disabled = card === null;
+    byId("review-words").hidden = !card || !more.parts.some((part) => part[3]);
+    byId("review-play").hidden = !card || !card.querySelector("video");
     since = performance.now();
-    byId("review-card").scrollTop = 0;
-    byId("review-card").focus();
+    byId("review-card").focus({ preventScroll: true });
+    document.querySelector(".desk").scrollIntoView({ block: "start", behavior: "instant" });
   };
   const saying = (v) => (v.action === "label" ? [v.visual, v.category].filter(Boolean).join(", ") : [v.action, ...(v.reasons || [])].join(", "));
 
@@ -160,8 +170,11 @@
   const choose = (on) => {
     picked = on ? new Set() : null;
     byId("choose").hidden = !on;
-    byId("verdicts").hidden = on;
-    for (const button of all("#choose button[data-choice]")) button.setAttribute("aria-pressed", "false");
+    byId("verdicts").hidden = byId("controls").hidden = on; // keys mean other things now
+    press();
+  };
+  const press = () => {
+    if (!isClips) all("#choose button[data-choice]").forEach((one) => one.setAttribute("aria-pressed", String(picked !== null && picked.has(one.dataset.choice))));
   };
   const hindrance = () => {
     if (!NAME.test(name.value.trim())) return "Write your code first: letters, digits and . _ @ + -";
@@ -192,7 +205,7 @@
   const pick = (choice) => {
     if (isClips) { give({ action: "label", visual: "harmful", category: choice }); return; }
     if (!picked.delete(choice)) picked.add(choice);
-    for (const button of all("#choose button[data-choice]")) button.setAttribute("aria-pressed", String(picked.has(button.dataset.choice)));
+    press();
   };
   const confirm = () => {
     if (picked.size) give({ action: "reject", reasons: index.choices.map(([id]) => id).filter((id) => picked.has(id)) });
@@ -244,7 +257,7 @@
 
   const commands = {
     e: save, i: () => byId("import").click(), g: () => byId("greyscale").click(), z: undo, m: () => note.focus(),
-    n: () => next(), arrowright: () => next(), arrowleft: () => next(-1), t: read,
+    n: () => next(), arrowright: () => next(), arrowleft: () => next(-1), t: read, p: play,
     r: () => reveal(!(card && card.classList.contains("revealed"))),
     escape: () => cards.hideAll(),
   };
@@ -273,7 +286,7 @@
   for (const button of all("button[data-action]")) button.addEventListener("click", () => act(button.dataset.action));
   for (const button of all("button[data-choice]")) button.addEventListener("click", () => pick(button.dataset.choice));
   for (const [id, command] of [["export", save], ["import-open", commands.i], ["review-undo", undo], ["review-skip", commands.n],
-    ["review-back", commands.arrowleft], ["review-reveal", commands.r], ["review-words", read], ["choose-confirm", confirm],
+    ["review-back", commands.arrowleft], ["review-reveal", commands.r], ["review-words", read], ["review-play", play], ["choose-confirm", confirm],
     ["choose-cancel", () => choose(false)], ["break-end", () => byId("break").close()]]) {
     const button = byId(id);
     if (button) button.addEventListener("click", command);
