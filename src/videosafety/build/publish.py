@@ -107,13 +107,13 @@ class _Release:
         self.mixed = {one.id: one for one in mixed}
         self.paths = {one.asked.described.clip.sha256: one.asked.described.clip.path for one in mixed}
         self.whole, self.clips = rows_of(mixed), clips_of(mixed)
+        self.shown = open_rows(self.whole)
         self.unfit: list[str] = []
 
     def write(self) -> None:
         """Write ``restricted/`` whole, and beside it what anybody may see."""
-        shown, described = open_rows(self.whole), open_clips(self.clips, self.whole)
         self.unfit = self._folder(self.part / RESTRICTED, self.whole, self.clips)
-        self._folder(self.part, shown, described)
+        self._folder(self.part, self.shown, open_clips(self.clips, self.whole))
 
     def _folder(self, folder: Path, rows: Sequence[Row], clips: Sequence[ClipRow]) -> list[str]:
         inside = folder.name == RESTRICTED
@@ -138,7 +138,7 @@ class _Release:
 def _numbers(mixed: Sequence[Mixed], release: _Release) -> dict[str, int]:
     found = Counter({"rows": len(mixed), "clips": len(release.clips)})
     found += counts(mixed)
-    found["withheld"] = sum(row.withheld for row in open_rows(release.whole))
+    found["withheld"] = sum(row.withheld for row in release.shown)
     for row in release.whole:
         found[f"language {row.language}"] += 1
         found[f"kind {row.kind}"] += 1

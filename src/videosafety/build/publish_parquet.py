@@ -11,7 +11,7 @@ Example:
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from videosafety.build.mix import TRAIN
 from videosafety.build.publish_rows import SCHEMA, ClipRow, Row
@@ -19,7 +19,7 @@ from videosafety.core.errors import DependencyError
 from videosafety.core.jsonl import canonical_json
 from videosafety.core.store import storage_errors
 
-SPLITS = ("eval", *TRAIN)
+SPLITS: tuple[Literal["eval", "sft", "cot", "rl"], ...] = ("eval", *TRAIN)
 DATA, CLIPS = "data", "clips"
 VERSION_KEY = b"videosafety_schema"
 

@@ -53,7 +53,7 @@ class Published:
 
         ``pairs`` are different ones, of clip and query: the same row in two files is one.
         """
-        splits = Counter(row.split for row in self.rows if row.split is not None)
+        splits: Counter[str] = Counter(row.split for row in self.rows if row.split is not None)
         found: dict[str, int] = {"pairs": len({row.pair for row in self.rows} - {None}), **splits}
         if train := sum(splits[name] for name in SPLITS if name != "eval"):
             found["train"] = train
@@ -230,4 +230,4 @@ def _changed(path: Path, manifest: Mapping[str, Any]) -> Iterator[str]:
 
 def _own_counts(manifest: Mapping[str, Any]) -> Declared:
     numbers = manifest["numbers"]
-    return {name: Amount(value=numbers[name]) for name in SPLITS if numbers.get(name)}  # type: ignore[misc]
+    return {name: Amount(value=numbers[name]) for name in SPLITS if numbers.get(name)}
