@@ -26,7 +26,7 @@ from videosafety.build.ledger import Count, Ledger, Outcome
 from videosafety.build.mix import counts, write_splits
 from videosafety.build.publish import publish
 from videosafety.build.purse import LocalPurse
-from videosafety.build.recipe import BuildRecipe
+from videosafety.build.recipe import BuildRecipe, EngineConfig, LimitsConfig
 from videosafety.build.records import Clip
 from videosafety.build.review import read_verdicts, write_review
 from videosafety.build.rows import Packed, Rows
@@ -165,5 +165,6 @@ def _provenance(recipe: BuildRecipe, ledger: Ledger, account: list[Line]) -> dic
     """What the release says of how it was made; nothing of it changes when the same build is run again."""
     ends = [[line.step, state.value, reason, rows] for line in account for (state, reason), rows in line.ended.items()]
     asked = recipe.describe.annotators if recipe.describe is not None else ()
-    return {"recipe": recipe.name, "fingerprint": fingerprint(recipe), "account": ends,
+    made = recipe.model_copy(update={"engine": EngineConfig(), "limits": LimitsConfig()})  # no row hangs on these
+    return {"recipe": recipe.name, "fingerprint": fingerprint(made), "account": ends,
             "annotators": sorted(one.label for one in asked)}  # fmt: skip

@@ -205,14 +205,15 @@ def slots_of(text: str) -> set[str]:
     return {name for _, name, _, _ in string.Formatter().parse(text) if name is not None}
 
 
-def load_phrases(folder: Path | None = None) -> PhraseBook:
-    """The words of all languages in a folder: ``en.yaml``, ... and ``wishes.yaml``; None: ours.
+def load_phrases(folder: Path | None = None, *, taxonomy: str = "vse") -> PhraseBook:
+    """The words of all languages in a folder: ``en.yaml``, ... and ``wishes.yaml``; None: ours for a taxonomy of ours.
 
     Raises:
         InputError: a file is missing or does not load, with the reason.
     """
     if folder is None:
-        with as_file(files("videosafety.build") / "templates") as ours:
+        inner = files("videosafety.build") / "templates"
+        with as_file(inner / "toy" if taxonomy == "toy" else inner) as ours:
             return load_phrases(ours)
     where = sorted(path for path in folder.glob("*.yaml") if path.name != WISHES)
     if not where:

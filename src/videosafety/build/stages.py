@@ -60,7 +60,7 @@ def stages(recipe: BuildRecipe, *, clips: Path, root: Path, people: People) -> l
         RecipeError, InputError: templates, labels or hash lists that the recipe names cannot be read.
     """
     ask, think = recipe.ask, recipe.think
-    phrases = load_phrases(Path(ask.phrases) if ask.phrases else None)
+    phrases = load_phrases(Path(ask.phrases) if ask.phrases else None, taxonomy=recipe.taxonomy)
     found = [_fixed(step) for step in _looking(recipe, clips, root)]
     if recipe.describe is not None:
         found.append(Stage("describe", partial(_describe, recipe.describe, recipe.taxonomy, root)))

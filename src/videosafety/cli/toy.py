@@ -29,3 +29,21 @@ def toy_build(
             on_clip=lambda done, total: bar.update(task, completed=done, total=total),
         )  # fmt: skip
     out_console.print(str(manifest), soft_wrap=True, markup=False, highlight=False)
+
+
+@toy.command("footage")
+def toy_footage(
+    out: Annotated[Path, typer.Option("--out", help="A new folder.")],
+    num_clips: Annotated[int, typer.Option(help="How many clips.", min=1)] = 400,
+    size: Annotated[str, typer.Option(help="small or full.")] = "small",
+    seed: Annotated[int, typer.Option(help="Equal seeds give equal bytes.", min=0)] = 0,
+) -> None:
+    """Write clips and their labels, and nothing else: what videosafety build --recipe build_toy starts from."""
+    from videosafety.core.progress import progress_bar
+    from videosafety.toyworld.footage import write_footage
+
+    with progress_bar(console) as bar:
+        task = bar.add_task("drawing clips", total=None)
+        labels = write_footage(out, num_clips=num_clips, seed=seed, size=size,
+                               on_clip=lambda done, total: bar.update(task, completed=done, total=total))  # fmt: skip
+    out_console.print(str(labels), soft_wrap=True, markup=False, highlight=False)
