@@ -140,9 +140,8 @@ class Caller:
     def _sha256(self, media: Video | Image) -> str:
         try:
             return media.sha256 or sha256_file(self.root / media.path)
-        except OSError as error:
-            raise Unshown("the file cannot be read", reason="media:missing", where=media.path,
-                          fix="check the folder of clips") from error  # fmt: skip
+        except InputError as error:
+            raise Unshown(error.what, reason="media:missing", where=media.path, fix=error.fix) from error
 
     async def _asked(self, key: str, prompt: str, schema: dict[str, Any], media: Video | Image | None) -> Said:
         """Ask until there is an answer, or no hope of one."""
