@@ -322,6 +322,15 @@ def test_models_that_are_none(model):
         with_overrides({"model": model}, [], schema=AnnotatorConfig, where="test")
 
 
+def test_an_annotator_shared_by_processes_has_a_part_of_the_limits_and_the_same_keys():
+    config = AnnotatorConfig(model="a/b", connections=8, requests_per_minute=60.0)
+    shared = config.shared_by(3)
+    assert (shared.connections, shared.requests_per_minute, shared.tag) == (2, 20.0, config.tag)
+    assert config.shared_by(99).connections == 1
+    assert config.tag != AnnotatorConfig(model="a/b", temperature=0.5).tag
+    assert len(AnnotatorConfig(model="a/b", name="n" * 200).tag) <= 200
+
+
 def test_one_price_is_none():
     with pytest.raises(RecipeError, match="both prices"):
         with_overrides({"model": "a/b", "usd_per_million_input": 1.0}, [], schema=AnnotatorConfig, where="test")

@@ -10,6 +10,7 @@ Example:
     'vl-7b'
 """
 
+import hashlib
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -110,6 +111,20 @@ class AnnotatorConfig(Config):
         decides = {name: getattr(self, name) for name in DECIDES}
         model = self.model.partition("#")[2] if self.is_served else self.model
         return canonical_json(decides | {"model": model, "wire": WIRE_VERSION}).decode()
+
+    @property
+    def tag(self) -> str:
+        """The name with a hash of the identity, at most 200 characters: who wrote a row, exactly and in short."""
+        return f"{self.label[:180]}@{hashlib.sha256(self.identity.encode()).hexdigest()[:12]}"
+
+    def shared_by(self, num: int) -> Self:
+        """The same annotator for each of ``num`` processes that ask at once: the limits are theirs together.
+
+        Each has one connection at least. Calls keep their keys.
+        """
+        per_minute = None if self.requests_per_minute is None else self.requests_per_minute / num
+        limits = {"connections": max(1, self.connections // num), "requests_per_minute": per_minute}
+        return self.model_copy(update=limits)
 
     def cost(self, input_tokens: int, output_tokens: int) -> float:
         """USD of a call; 0 without prices."""
