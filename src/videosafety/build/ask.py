@@ -94,6 +94,7 @@ class Ask:
     seed: int = 0
     name: ClassVar[str] = "ask"
     version: ClassVar[int] = 1
+    opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Asked]] = Asked
 
     def __post_init__(self) -> None:

@@ -65,6 +65,7 @@ class Check:
     max_answer: int = 4000
     name: ClassVar[str] = "check"
     version: ClassVar[int] = 1
+    opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Thought]] = Thought
 
     def __call__(self, thought: Thought) -> Sequence[Thought] | Terminal:

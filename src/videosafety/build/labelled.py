@@ -60,6 +60,7 @@ class DescribeFromManifest:
     categories: tuple[str, ...]
     name: ClassVar[str] = "describe"
     version: ClassVar[int] = 1
+    opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Described]] = Described
 
     @classmethod

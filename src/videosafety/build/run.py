@@ -32,6 +32,7 @@ OnRow = Callable[[int, int], None]
 ROWS_AT_ONCE = 32  # that a worker takes at most: a kill costs at most these, and they are worked out again
 TURNS = 8  # that each worker has at least, so that none waits long for the last
 ROW_TIMEOUT_S = 600.0
+FEW = 2000  # rows of a step that opens no media, below which processes take longer to start than to help
 
 
 def run_step(
@@ -95,9 +96,12 @@ def _results(
     if isinstance(step, AsyncStep):
         for place, outcome in _awaited(step, source, keys, places, concurrency):
             yield [(place, outcome)]
-    else:
-        most = max(1, min(ROWS_AT_ONCE, len(places) // (workers * TURNS)))
+        return
+    most = max(1, min(ROWS_AT_ONCE, len(places) // (workers * TURNS)))
+    if getattr(step, "opens_media", True) or len(places) >= FEW:
         yield from _isolated(step, source, keys, places, workers=workers, at_once=most)
+    else:
+        yield from map(_Work(step, source.kind), _Turns(source, keys, places, most))
 
 
 def _global(
@@ -139,6 +143,8 @@ class _Turns(Sequence[list[tuple[int, str, bytes]]]):
         return -(-len(self._places) // self._at_once)
 
     def __getitem__(self, turn: Any) -> Any:
+        if not 0 <= turn < len(self):
+            raise IndexError(turn)
         own = self._places[turn * self._at_once : (turn + 1) * self._at_once]
         return [(place, self._keys[place], self._source.json(place)) for place in own]
 

@@ -50,6 +50,7 @@ class Quarantine:
     path: str = field(compare=False)
     name: ClassVar[str] = "screen"
     version: ClassVar[int] = 1
+    opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Clip]] = Clip
 
     @classmethod
@@ -74,6 +75,7 @@ class QuarantineLooks:
     within: int = WITHIN_BITS
     name: ClassVar[str] = "screen_looks"
     version: ClassVar[int] = 1
+    opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Embedded]] = Embedded
 
     @classmethod

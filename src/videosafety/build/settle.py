@@ -44,6 +44,7 @@ class Settle:
     digest: str = field(init=False)
     name: ClassVar[str] = "settle"
     version: ClassVar[int] = 1
+    opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Described]] = Described
     _clips: dict[str, list[ClipVerdict]] = field(init=False, compare=False, repr=False)
     _quarantined: frozenset[str] = field(init=False, compare=False, repr=False)
@@ -79,6 +80,7 @@ class Heed:
     digest: str = field(init=False)
     name: ClassVar[str] = "heed"
     version: ClassVar[int] = 1
+    opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Thought]] = Thought
     _rows: dict[str, list[RowVerdict]] = field(init=False, compare=False, repr=False)
     _quarantined: frozenset[str] = field(init=False, compare=False, repr=False)

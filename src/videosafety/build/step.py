@@ -49,7 +49,10 @@ class Named(Protocol):
 
 @runtime_checkable
 class RowStep(Named, Protocol[In, Out]):
-    """Pure: equal records give equal results. What it raises is a fault of ours, unless it is a VideoSafetyError."""
+    """Pure: equal records give equal results. What it raises is a fault of ours, unless it is a VideoSafetyError.
+
+    It runs in a process that may die of a row, unless it says ``opens_media = False`` and there are few rows.
+    """
 
     def __call__(self, record: In, /) -> Sequence[Out] | Terminal:
         """The rows that are made of a record, at least one, or why there is none."""

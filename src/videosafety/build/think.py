@@ -56,6 +56,7 @@ class Compose:
     choices: int = 0
     name: ClassVar[str] = "think"
     version: ClassVar[int] = 1
+    opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Thought]] = Thought
 
     def __call__(self, asked: Asked) -> Sequence[Thought] | Terminal:

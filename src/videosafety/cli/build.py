@@ -11,8 +11,8 @@ from videosafety.core.errors import InputError, printable
 build = typer.Typer(
     invoke_without_command=True,
     help="A benchmark and training data from your own clips.\n\n"
-    "videosafety build --recipe RECIPE --clips DIR --out OUT does all of it, and goes on where it was killed. What people"
-    " are to look at lies in OUT/review; put their files into OUT/review/verdicts and run the same command again.",
+    "videosafety build --recipe RECIPE --clips DIR --out OUT does all of it, and goes on where it was killed. What"
+    " people are to look at lies in OUT/review; put their files into OUT/review/verdicts and run the same again.",
 )
 app.add_typer(build, name="build")
 

@@ -1,7 +1,7 @@
 """Toy footage: a folder of clips and a file of labels, as a team has them before it has a benchmark.
 
-What ``videosafety build --recipe build_toy`` starts from. Half of the clips show a forbidden sign, a quarter another one
-and a quarter none; labels are exact, and the evidence is when the sign can be seen.
+What ``videosafety build --recipe build_toy`` starts from. Half of the clips show a forbidden sign, a quarter another
+one and a quarter none; labels are exact, and the evidence is when the sign can be seen.
 
 Example:
     >>> write_footage(Path("footage"), num_clips=400, seed=0)                                # doctest: +SKIP

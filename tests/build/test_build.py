@@ -1,0 +1,165 @@
+"""The whole build on toy footage and on broken files: every row accounted for, the same on a pool, on Ray and again."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from videosafety.build.account import faults_of, lines_of
+from videosafety.build.build import Held, build
+from videosafety.build.ledger import read_account
+from videosafety.build.recipe import BuildRecipe
+from videosafety.build.records import Clip
+from videosafety.build.state import State
+from videosafety.core.errors import InputError
+from videosafety.core.recipe import load_recipe
+from videosafety.core.records import Sample
+from videosafety.core.store import read_records
+from videosafety.toyworld.footage import write_footage
+
+RECIPE = Path(__file__).parents[2] / "recipes" / "build_toy.yaml"
+WORKING = ("ledger.sqlite", "shards", "lock")
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("footage")
+    write_footage(folder / "toy", num_clips=40, seed=3)
+    clips = folder / "toy" / "clips"
+    (clips / "empty.mp4").touch()
+    (clips / "page.mp4").write_text("<html>not a clip</html>")
+    shutil.copyfile(clips / "000" / "000000.mp4", clips / "again.mp4")
+    return folder / "toy"
+
+
+def recipe(footage: Path, *overrides: str) -> BuildRecipe:
+    return load_recipe(RECIPE, BuildRecipe, overrides=[f"labels={footage / 'labels.jsonl'}", *overrides])
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """All that a build leaves but its ledger and the account's place for it."""
+    paths = (path for path in out.rglob("*") if path.is_file())
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in paths
+            if not path.relative_to(out).as_posix().startswith(WORKING)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def built(footage, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("built") / "out"
+    build(recipe(footage, "engine.workers=2"), clips=footage / "clips", out=out)
+    return out
+
+
+def test_every_file_and_row_has_an_end_and_the_account_balances(built):
+    lines = lines_of(read_account(built / "ledger.sqlite"))
+    assert faults_of(lines) == []
+    ends = {line.step: {f"{state}:{why}": n for (state, why), n in line.ended.items()} for line in lines}
+    assert ends["collect"] == {"quarantined:media:empty": 1, "filtered:duplicate:exact": 1}
+    assert ends["probe"] == {"quarantined:media:corrupt": 1}
+    by_step = {line.step: line for line in lines}
+    assert by_step["collect"].rows == 43
+    assert by_step["ask"].made == by_step["mix"].rows > 40
+    assert sum(line.waiting for line in lines) == 0
+
+
+def test_splits_are_whole_and_can_be_moved(built, tmp_path):
+    moved = tmp_path / "moved"
+    shutil.copytree(built / "splits", moved)
+    samples = read_records(moved / "eval.jsonl", Sample)
+    assert {sample.subset.value for sample in samples} >= {"HH", "SH", "composed"}
+    assert all((moved / sample.media.path).is_file() for sample in samples)
+    assert {path.name for path in moved.glob("*.jsonl")} == {"eval.jsonl", "sft.jsonl", "cot.jsonl", "rl.jsonl"}
+
+
+def test_the_same_again_works_nothing_out_and_leaves_the_same_bytes(built, footage):
+    before, seen = files(built), []
+    build(recipe(footage, "engine.workers=1"), clips=footage / "clips", out=built,
+          on_row=lambda step, done, total: seen.append((step, done, total)))  # fmt: skip
+    assert files(built) == before
+    first = {}
+    for step, done, total in seen:
+        first.setdefault(step, (done, total))
+    assert all(done == total for step, (done, total) in first.items() if step != "collect")
+
+
+def test_ray_gives_the_same_bytes(built, footage, tmp_path):
+    pytest.importorskip("ray", reason="the engine 'ray' needs Ray")
+    script = f"""
+import sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from test_build import build, recipe
+if __name__ == "__main__":
+    footage, out = Path({str(footage)!r}), Path({str(tmp_path / "out")!r})
+    asked = recipe(footage, "engine.kind=ray", "engine.workers=2", "engine.rows_per_shard=64")
+    build(asked, clips=footage / "clips", out=out)
+"""
+    (tmp_path / "ray_build.py").write_text(script)
+    subprocess.run([sys.executable, str(tmp_path / "ray_build.py")], check=True, timeout=300,
+                   env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"})  # fmt: skip
+    assert files(tmp_path / "out") == files(built)
+    assert list((tmp_path / "out" / "shards").iterdir()) == []
+
+
+def test_clips_without_a_label_hold_the_build_and_a_label_lets_it_go_on(footage, tmp_path):
+    rows = (footage / "labels.jsonl").read_text().splitlines()
+    (tmp_path / "labels.jsonl").write_text("\n".join(rows[:30]) + "\n")
+    short = recipe(footage, f"labels={tmp_path / 'labels.jsonl'}")
+    with pytest.raises(Held, match="10 of 40 rows of describe failed, most with labels:missing"):
+        build(short, clips=footage / "clips", out=tmp_path / "out")
+    assert not (tmp_path / "out" / "splits" / "eval.jsonl").exists()
+    (tmp_path / "labels.jsonl").write_text("\n".join(rows) + "\n")
+    assert build(short, clips=footage / "clips", out=tmp_path / "out").counts["eval"] > 0
+    allowed = recipe(footage, f"labels={tmp_path / 'short.jsonl'}", "limits.max_failed_share=0.5")
+    (tmp_path / "short.jsonl").write_text("\n".join(rows[:30]) + "\n")
+    assert build(allowed, clips=footage / "clips", out=tmp_path / "out2").counts["eval"] > 0
+
+
+def test_a_quota_that_is_not_met_fails_the_build_and_publishes_nothing(footage, tmp_path):
+    with pytest.raises(InputError, match="fails 1 of its gates: quotas: sft: .* of 5000 rows"):
+        build(recipe(footage, "mix.quotas.sft=5000"), clips=footage / "clips", out=tmp_path / "out")
+    assert not (tmp_path / "out" / "release").exists()
+
+
+def test_another_threshold_counts_the_new_rows_alone(footage, tmp_path):
+    build(recipe(footage), clips=footage / "clips", out=tmp_path / "out")
+    strict = recipe(footage, "embed.static_below=0.2")
+    build(strict, clips=footage / "clips", out=tmp_path / "out")
+    by_step = {line.step: line for line in lines_of(read_account(tmp_path / "out" / "ledger.sqlite"))}
+    assert by_step["filter"].rows == 40
+    assert by_step["filter"].ended[(State.FILTERED, "static")] > 0
+
+
+def test_clips_left_in_place_are_named_in_full(footage, tmp_path):
+    build(recipe(footage, "collect.keep=in_place"), clips=footage / "clips", out=tmp_path / "out")
+    samples = read_records(tmp_path / "out" / "splits" / "eval.jsonl", Sample)
+    assert all(Path(sample.media.path).is_file() and Path(sample.media.path).is_absolute() for sample in samples)
+    assert not (tmp_path / "out" / "splits" / "media").exists()
+
+
+def test_a_clip_that_changed_while_it_was_built_is_not_taken_for_the_old_one(footage, tmp_path):
+    folder = tmp_path / "toy"
+    shutil.copytree(footage, folder)
+    changed = folder / "clips" / "000" / "000001.mp4"
+    build(recipe(folder), clips=folder / "clips", out=tmp_path / "out")
+    shutil.copyfile(folder / "clips" / "000" / "000002.mp4", changed)
+    build(recipe(folder), clips=folder / "clips", out=tmp_path / "out")
+    by_step = {line.step: line for line in lines_of(read_account(tmp_path / "out" / "ledger.sqlite"))}
+    assert by_step["collect"].ended[(State.FILTERED, "duplicate:exact")] == 2
+    manifest = json.loads((tmp_path / "out" / "account.json").read_text())
+    assert {count["step"] for count in manifest} == set(by_step)
+
+
+def test_a_record_of_a_clip_says_where_it_was_found(built):
+    from videosafety.build.ledger import Ledger
+
+    with Ledger(built / "ledger.sqlite") as ledger:
+        kept = [Clip.model_validate_json(one.made[0]) for one in ledger.step("keep") if one.made]
+    assert kept[0].path.startswith("media/")
+    assert {one.found_as.split("/")[0] for one in kept} <= {"000", "again.mp4"} or "page.mp4" in {
+        one.found_as for one in kept
+    }
