@@ -10,6 +10,7 @@ import pytest
 from review_rows import CLIPS, asked_of, build_of, on_clip, on_row, picture_clip
 from thought_rows import thought
 
+from videosafety.build import previews
 from videosafety.build.agreement import agreement, agreement_table
 from videosafety.build.people import ClipVerdict, People
 from videosafety.build.queue import ReviewConfig, clip_queue, for_annotator, row_queue, unassigned
@@ -118,7 +119,8 @@ def test_a_quarantined_clip_is_on_no_page_and_an_old_page_goes(tmp_path: Path) -
     assert all(rows[1].id in path.read_text(encoding="utf-8") for path in after)
     all_of_it = People(clips=tuple(on_clip("ann", "quarantine", item=row.id) for row in rows))
     assert build_of(tmp_path, described=rows, thoughts=thoughts, people=all_of_it) == []
-    assert [path.name for path in (tmp_path / "out" / "review").iterdir()] == ["kept.html"]
+    assert {path.name for path in (tmp_path / "out" / "review").iterdir()} == {"kept.html", "previews"}
+    assert list((tmp_path / "out" / "review" / "previews").iterdir()) == []
 
 
 def test_named_reviewers_get_a_page_each_and_long_queues_wait(tmp_path: Path) -> None:
@@ -141,6 +143,26 @@ def test_a_clip_that_cannot_be_read_or_has_changed_has_a_note_and_no_frames(tmp_
     text = paths[0].read_text(encoding="utf-8")
     assert text.count("No preview: ") == len(rows)
     assert "data:image/png" not in text
+
+
+def test_frames_are_made_once_and_a_damaged_preview_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [picture_clip(name, by="unsettled") for name in CLIPS]
+    first = build_of(tmp_path, described=rows, thoughts=[])[0].read_bytes()
+    kept = sorted((tmp_path / "out" / "review" / "previews").iterdir())
+    assert len(kept) == len(CLIPS)
+    kept[0].write_text('{"frames": [{"uri": "javascript:1", "width_px": 1, "height_px": 1, "pixelated": true}]}')
+    made: list[str] = []
+    run = previews.run_isolated
+
+    def counted(work: Any, clips: Any, **more: Any) -> Any:
+        made.extend(clips)
+        return run(work, clips, **more)
+
+    monkeypatch.setattr(previews, "run_isolated", counted)
+    assert build_of(tmp_path, described=rows, thoughts=[])[0].read_bytes() == first
+    assert len(made) == 1
+    build_of(tmp_path, described=rows, thoughts=[], config=ReviewConfig(max_side_px=32, row_share=0))
+    assert len(made) == 1 + len(CLIPS)
 
 
 def test_the_verdicts_are_read_from_the_build_s_folder_unless_another_is_named(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
     OUT/review/clips.html, rows.html      one queue each; with named reviewers one page each, ``clips-ann.html``
     OUT/review/agreement.html, .json      agreement, pair by pair
+    OUT/review/previews/*.json            frames that the pages hold, so that the next build need not decode again
     OUT/review/verdicts/*.jsonl           where reviewers' exports are read from, unless the recipe names a folder
 
 A page is one file that works offline. It holds frames (or links to the files, ``media: files``), words and labels that
@@ -25,20 +26,16 @@ from markupsafe import Markup
 
 from videosafety.build.agreement import agreement, agreement_table
 from videosafety.build.people import People, Reason, digest_of, read_people
-from videosafety.build.pool import run_isolated
+from videosafety.build.previews import Preview, previews
 from videosafety.build.queue import Queued, ReviewConfig, clip_queue, for_annotator, row_queue
 from videosafety.build.records import Clip, Described, Thought
-from videosafety.core.errors import VideoSafetyError
 from videosafety.core.labels import Safety
 from videosafety.core.store import storage_errors, write_json, write_text
 from videosafety.core.taxonomy import Taxonomy
 from videosafety.html.data import data_tag, href, shown
-from videosafety.html.media import Picture, strip
 from videosafety.html.page import PEOPLE_SCRIPTS, render
-from videosafety.video.plan import Sampling
-from videosafety.video.sample import load_picture, sample_clip
 
-FOLDER, VERDICTS = "review", "verdicts"
+FOLDER, VERDICTS, PREVIEWS = "review", "verdicts", "previews"
 MAX_WORDS = 8000  # characters of one text on a page
 KEYS = "abcdefghijklmnopqrstuvwxy0123456789"  # of choices; z leads back
 REASONS: dict[Reason, str] = {
@@ -48,38 +45,6 @@ REASONS: dict[Reason, str] = {
 }  # fmt: skip
 _PAGE = re.compile(r"^(clips|rows)(-[A-Za-z0-9._@+-]+)?\.html$")
 Kind = Literal["clip", "row"]
-
-
-@dataclass(frozen=True)
-class Preview:
-    """What of a clip stands in a page: frames, when they are shown, and a note where there are none."""
-
-    frames: tuple[Picture, ...] = ()
-    times: str = ""
-    note: str = ""
-
-
-@dataclass(frozen=True)
-class Previews:
-    """Makes previews, in a process that may die of a file. ``root`` is the folder of clips."""
-
-    root: str
-    num_frames: int
-    max_side_px: int
-
-    def __call__(self, described: Described) -> Preview:
-        """The frames of a clip; a note where its file cannot be read or is another one now."""
-        path, sha256 = Path(self.root) / described.clip.path, described.clip.sha256
-        try:
-            if described.facts.kind == "image":
-                picture = load_picture(path, max_side_px=self.max_side_px, sha256=sha256)
-                return Preview(strip(picture.pixels[None], max_side_px=self.max_side_px))
-            sampling = Sampling(fps=1.0, max_frames=self.num_frames, max_side_px=self.max_side_px)
-            clip = sample_clip(path, sampling=sampling, sha256=sha256)
-        except VideoSafetyError as error:
-            return Preview(note=f"No preview: {error.what}")
-        times = " · ".join(f"{time:.1f} s" for time in clip.timestamps_s)
-        return Preview(strip(clip.frames, max_side_px=self.max_side_px), f"Frames at {times}")
 
 
 def read_verdicts(config: ReviewConfig, out: Path, *, categories: Collection[str] | None = None) -> People:
@@ -133,7 +98,10 @@ def write_review(
         shown_clips.update({q.clip: thoughts[q.place].asked.described for q in mine[: config.max_items]})
     if hidden & shown_clips.keys():
         raise AssertionError("a quarantined clip was about to be shown")
-    desk = _Desk(_previews(shown_clips, config, clips, workers), clips, folder, name, config, taxonomy)
+    seen = {} if config.media == "files" else shown_clips
+    made = previews(seen, root=clips, folder=folder / PREVIEWS, num_frames=config.num_frames,
+                    max_side_px=config.max_side_px, workers=workers)  # fmt: skip
+    desk = _Desk(made, clips, folder, name, config, taxonomy)
     written = [desk.clip_page(folder / f"{file}.html", who, mine, described) for file, who, mine in pages]
     written += [desk.row_page(folder / f"{file}.html", who, mine, thoughts) for file, who, mine in row_pages]
     _remove_others(folder, written)
@@ -144,17 +112,6 @@ def _parts(queue: Sequence[Queued], config: ReviewConfig) -> list[tuple[str, str
     """(suffix of the file, reviewer, items) of each page that holds anything."""
     parts = [(f"-{one}", one, for_annotator(queue, one, config=config)) for one in config.annotators]
     return [part for part in parts or [("", "", list(queue))] if part[2]]
-
-
-def _previews(shown_clips: dict[str, Described], config: ReviewConfig, clips: Path, workers: int) -> dict[str, Preview]:
-    if config.media == "files":
-        return {}
-    rows = list(shown_clips.values())
-    make = Previews(str(clips), config.num_frames, config.max_side_px)
-    found: dict[str, Preview] = {}
-    for index, result in run_isolated(make, rows, workers=workers):
-        found[rows[index].id] = result if isinstance(result, Preview) else Preview(note="No preview: it crashed")
-    return found
 
 
 @dataclass(frozen=True)
