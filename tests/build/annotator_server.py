@@ -165,6 +165,7 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     allow_reuse_address = True
     daemon_threads = True
+    request_queue_size = 64
 
     def __init__(self, port, log, kinds):
         super().__init__(("127.0.0.1", port), Handler)
