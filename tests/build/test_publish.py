@@ -136,6 +136,8 @@ def test_a_harmless_row_with_the_words_of_a_harmful_one_is_withheld(tmp_path):
     assert (shown[row.id].query, shown[row.id].withheld) == (None, True)
     (alone,) = open_rows([row])
     assert alone == row
+    (signs,) = open_rows([row.model_copy(update={"query": "?!", "textual": Safety.HARMFUL, "request": Safety.HARMFUL})])
+    assert (signs.query, signs.answer) == (None, None)
 
 
 def test_parquet_has_every_row_sorted_with_its_labels_and_null_for_what_is_withheld(release):

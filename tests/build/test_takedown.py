@@ -19,10 +19,10 @@ def build(tmp_path):
     rows = mixture(tmp_path / "clips")
 
     def again(left=None):
-        publish(rows if left is None else left, tmp_path, config=PublishConfig(formats=("records",)), clips=tmp_path / "clips",
-                provenance={})  # fmt: skip
-        return {one.sha256: one for one in read_records(tmp_path / "release" / "availability.jsonl", Availability,
-                                                        unique="sha256")}  # fmt: skip
+        config = PublishConfig(formats=("records",))
+        publish(rows if left is None else left, tmp_path, config=config, clips=tmp_path / "clips", provenance={})
+        listed = read_records(tmp_path / "release" / "availability.jsonl", Availability, unique="sha256")
+        return {one.sha256: one for one in listed}
 
     again()
     return tmp_path, rows, again

@@ -84,9 +84,8 @@ def take_down(
 
 
 def withdrawn(out: Path) -> dict[str, Takedown]:
-    """What was taken down, by hash; the first line of a clip counts. Raises RecordError: the ledger is damaged."""
-    lines = Journal(out / LEDGER).read(Takedown)
-    return {one.sha256: one for one in reversed(lines)}
+    """What was taken down, by hash. Raises RecordError: the ledger is damaged."""
+    return {one.sha256: one for one in Journal(out / LEDGER).read(Takedown)}
 
 
 def split_off(rows: Iterable[Mixed], gone: Iterable[str]) -> tuple[list[Mixed], list[Mixed]]:
