@@ -320,6 +320,30 @@ def test_killed_and_run_again_no_finished_call_is_repeated(serve, tmp_path):
     assert len(server.lines()) - num_asked == 60 - kept
 
 
+def test_a_server_that_stays_away_ends_the_wait_and_one_that_is_back_answers(serve, ledger):
+    server = serve()
+    caller = caller_of(server, ledger, patience_s=0.3)
+    server.kill()
+    found = ask(caller, *(f"question {number}?" for number in range(20)))
+    assert {one.reason for one in found} == {"server:connection"}
+    assert calls(ledger) == []  # nothing went out, so nothing was paid
+    server.start()
+    assert all(isinstance(one, dict) for one in ask(caller, "question 1?", "question 2?"))
+
+
+def test_a_call_that_is_given_up_counts_as_paid(serve, ledger):
+    purse = LocalPurse(1.0)
+    caller = caller_of(serve("late"), ledger, purse=purse)
+    with pytest.raises(TimeoutError):
+        asyncio.run(asyncio.wait_for(caller.ask("one?", SCHEMA, media=None), timeout=0.3))
+    ((key, answer, cost, _, _),) = calls(ledger)
+    assert ":lost:" in key
+    assert answer == '{"lost":"CancelledError"}'
+    assert purse.reserved == 0
+    assert purse.spent == pytest.approx(cost)
+    assert cost > 0
+
+
 def test_answers_are_one_json_object():
     assert object_of(Said('```json\n{"a": 1}\n```')) == {"a": 1}
     assert object_of(Said('<think>{"b": 2}</think>\n {"a": 1} ')) == {"a": 1}

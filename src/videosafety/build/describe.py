@@ -25,7 +25,7 @@ import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
@@ -139,8 +139,10 @@ class Describe:
 
     async def _vote(self, name: str, client: Client, prompt: str, kept: Kept) -> Vote | str:
         """One annotator's vote, or the word for why there is none: ``refused``, ``invalid``. Raises ServerError."""
-        media = (Video if kept.facts.kind == "video" else Image)(path=kept.clip.path, sha256=kept.clip.sha256)
-        fault = ""
+        file, fault = kept.clip, ""
+        media: Video | Image = Video(path=file.path, sha256=file.sha256)
+        if kept.facts.kind == "image":
+            media = Image(path=file.path, sha256=file.sha256)
         for _ in range(2):
             again = f"\n\nYour last answer broke this rule: {fault}. Answer anew." if fault else ""
             try:
@@ -164,7 +166,9 @@ class Describe:
         return "invalid"
 
 
-def described(kept: Kept, vote: Vote, votes: Sequence[Vote], by: Any) -> Described:
+def described(
+    kept: Kept, vote: Vote, votes: Sequence[Vote], by: Literal["agreement", "majority", "adjudicator", "unsettled"]
+) -> Described:
     """The record of a clip whose description is settled."""
     return Described(id=kept.id, clip=kept.clip, facts=kept.facts, cluster=kept.cluster, caption=vote.caption,
                      visual=vote.visual, category=vote.category, evidence=vote.evidence, votes=tuple(votes),

@@ -41,9 +41,8 @@ def settled(votes: Sequence[Vote]) -> tuple[Vote, By]:
         raise ValueError("no votes")
     labels, count = Counter(label_of(vote) for vote in votes).most_common(1)[0]
     if 2 * count > len(votes):
-        return next(vote for vote in votes if label_of(vote) == labels), (
-            "agreement" if count == len(votes) else "majority"
-        )
+        by: By = "agreement" if count == len(votes) else "majority"
+        return next(vote for vote in votes if label_of(vote) == labels), by
     harmful = [vote for vote in votes if vote.visual is Safety.HARMFUL]
     labels = Counter(label_of(vote) for vote in harmful).most_common(1)[0][0]
     return next(vote for vote in harmful if label_of(vote) == labels), "unsettled"
