@@ -13,6 +13,8 @@ Example:
     (3800, 12)
 """
 
+import hashlib
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,18 +24,19 @@ from videosafety.build.account import FOR_PEOPLE, Line, faults_of, held, lines_o
 from videosafety.build.collect import STEP as COLLECT
 from videosafety.build.collect import collect, named
 from videosafety.build.gates import Finding, enforce, run_gates
+from videosafety.build.keep import MEDIA
 from videosafety.build.ledger import Count, Ledger, Outcome
 from videosafety.build.mix import counts, write_splits
 from videosafety.build.publish import publish
 from videosafety.build.purse import LocalPurse
-from videosafety.build.recipe import BuildRecipe, EngineConfig, LimitsConfig
+from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip
 from videosafety.build.review import read_verdicts, write_review
 from videosafety.build.rows import Packed, Rows
 from videosafety.build.run import run_step
 from videosafety.build.stages import Stage, stages
+from videosafety.build.step import step_hash
 from videosafety.core.errors import InputError, VideoSafetyError
-from videosafety.core.recipe import fingerprint
 from videosafety.core.store import storage_errors, write_json
 from videosafety.core.taxonomy import load_taxonomy
 
@@ -83,6 +86,7 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with Ledger(out / LEDGER) as ledger:
+        _sweep(out)
         ledger.start([COLLECT, *(stage.name for stage in plan)])
         rows: Rows[Any] = _collected(recipe, clips, ledger, on_row)
         run = _engine(recipe, out, ledger)
@@ -100,10 +104,20 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
                              taxonomy=recipe.taxonomy, near=recipe.mix.near)  # fmt: skip
         enforce(findings)
         write_splits(out / SPLITS, rows, media=root)
-        provenance = _provenance(recipe, ledger, account)
+        provenance = _provenance(recipe, ledger, plan, account)
         publish(rows, out, config=recipe.publish, clips=root, provenance=provenance)
         waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
         return Built(dict(counts(rows)), account, findings, ledger.spent(), waits)
+
+
+def _sweep(out: Path) -> None:
+    """Take away what a killed build was writing; nobody else writes here while the ledger is ours."""
+    with storage_errors(out):
+        for part in [*out.glob(".release.*"), *out.glob("**/.*.tmp"), *out.glob(f"{SPLITS}/{MEDIA}/*/*.part")]:
+            if part.is_dir() and not part.is_symlink():
+                shutil.rmtree(part)
+            else:
+                part.unlink(missing_ok=True)
 
 
 def _collected(recipe: BuildRecipe, clips: Path, ledger: Ledger, on_row: OnRow) -> Rows[Clip]:
@@ -161,10 +175,13 @@ def _account(ledger: Ledger, out: Path) -> list[Line]:
     return lines
 
 
-def _provenance(recipe: BuildRecipe, ledger: Ledger, account: list[Line]) -> dict[str, Any]:
-    """What the release says of how it was made; nothing of it changes when the same build is run again."""
+def _provenance(recipe: BuildRecipe, ledger: Ledger, plan: list[Stage], account: list[Line]) -> dict[str, Any]:
+    """What the release says of how it was made; nothing of it changes when the same build is run again, elsewhere.
+
+    ``steps`` is the hash of all that decides the rows: versions and settings of the steps, not where things lie.
+    """
+    steps = [step_hash(stage.make(ledger, LocalPurse(None))) for stage in plan]
     ends = [[line.step, state.value, reason, rows] for line in account for (state, reason), rows in line.ended.items()]
     asked = recipe.describe.annotators if recipe.describe is not None else ()
-    made = recipe.model_copy(update={"engine": EngineConfig(), "limits": LimitsConfig()})  # no row hangs on these
-    return {"recipe": recipe.name, "fingerprint": fingerprint(made), "account": ends,
+    return {"recipe": recipe.name, "steps": hashlib.sha256("".join(steps).encode()).hexdigest(), "account": ends,
             "annotators": sorted(one.label for one in asked)}  # fmt: skip
