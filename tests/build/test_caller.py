@@ -15,17 +15,14 @@ from annotator_server import USD_INPUT, USD_OUTPUT, AnnotatorServer
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from PIL import Image as Pixels
 
-from videosafety.build import pace
 from videosafety.build.annotator import KEY, AnnotatorConfig, CallFault, CostCap, InvalidAnswer, Unshown, reason_of
 from videosafety.build.caller import Caller, object_of, refuses
 from videosafety.build.ledger import Ledger
-from videosafety.build.pace import Pace
 from videosafety.build.purse import LocalPurse
 from videosafety.build.think import Refused
-from videosafety.core.errors import RecipeError, ServerError
-from videosafety.core.recipe import with_overrides
+from videosafety.core.errors import ServerError
 from videosafety.core.records import Image
-from videosafety.llm.structured import InspectModel, Said, inline
+from videosafety.llm.structured import InspectModel, Said
 
 SCHEMA = {"type": "object", "properties": {"caption": {"type": "string"}}, "required": ["caption"]}
 
@@ -249,7 +246,8 @@ def test_a_key_that_a_server_says_back_is_kept_nowhere(serve, ledger, monkeypatc
     assert not any(b"sk-very" in path.read_bytes() for path in tmp_path.glob("ledger.sqlite*"))
 
 
-def test_an_inspect_model_is_asked_the_same_way(ledger):
+def test_an_inspect_model_is_asked_the_same_way(ledger, tmp_path):
+    Pixels.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
     seen = []
 
     def output(messages, tools, tool_choice, config):
@@ -262,8 +260,10 @@ def test_an_inspect_model_is_asked_the_same_way(ledger):
     given = get_model("mockllm/model", custom_outputs=output)
     config = AnnotatorConfig(model="mockllm/model", usd_per_million_input=1.0, usd_per_million_output=1.0, seed=3)
     model = InspectModel("mockllm/model", connections=2, timeout_s=5, given=given)
-    caller = Caller(config, ledger=ledger, purse=LocalPurse(None), step="test", root=Path(), model=model)
-    assert ask(caller, "one?") == {"caption": "first"}
+    caller = Caller(config, ledger=ledger, purse=LocalPurse(None), step="test", root=tmp_path, model=model)
+    assert ask(caller, "one?", media=Image(path="a.png")) == {"caption": "first"}
+    assert [part.type for part in seen[0][0]] == ["image", "text"]
+    assert seen[0][0][0].image.startswith("data:image/jpeg;base64,")
     assert ask(caller, "two?") == {"caption": "again"}
     assert len(seen) == len(calls(ledger)) == 3
     assert seen[0][1].response_schema.json_schema.properties["caption"].type == "string"
@@ -285,6 +285,15 @@ def test_a_fault_of_an_inspect_provider_is_no_answer(ledger):
     found = ask(caller, "one?")
     assert isinstance(found, CallFault)
     assert found.reason == "server:timeout"
+
+
+def test_a_model_that_inspect_does_not_know_is_told_once(ledger):
+    caller = Caller(
+        AnnotatorConfig(model="nobody/knows"), ledger=ledger, purse=LocalPurse(None), step="test", root=Path()
+    )
+    found = ask(caller, "one?", "two?")
+    assert all(type(one) is ServerError for one in found)
+    assert "does not load" in str(caller.broken)
 
 
 CHILD = """
@@ -354,97 +363,6 @@ def test_answers_are_one_json_object():
         object_of(Said('{"a": 1}', cut=True))
     assert refuses("Lo siento, pero no puedo ayudarte con eso.")
     assert not refuses("A person waits at a bus stop.")
-
-
-def test_references_in_a_schema_are_replaced():
-    schema = {"$defs": {"One": {"type": "string"}}, "properties": {"a": {"items": {"$ref": "#/$defs/One"}}}}
-    assert inline(schema) == {"properties": {"a": {"items": {"type": "string"}}}}
-
-
-@pytest.mark.parametrize("model", ["name-alone", "http://host/v1", "http://user@host/v1#a", "http://host/v1?key=x#a"])
-def test_models_that_are_none(model):
-    with pytest.raises(RecipeError):
-        with_overrides({"model": model}, [], schema=AnnotatorConfig, where="test")
-
-
-def test_an_annotator_shared_by_processes_has_a_part_of_the_limits_and_the_same_keys():
-    config = AnnotatorConfig(model="a/b", connections=8, requests_per_minute=60.0)
-    shared = config.shared_by(3)
-    assert (shared.connections, shared.requests_per_minute, shared.tag) == (2, 20.0, config.tag)
-    assert config.shared_by(99).connections == 1
-    assert config.tag != AnnotatorConfig(model="a/b", temperature=0.5).tag
-    assert len(AnnotatorConfig(model="a/b", name="n" * 200).tag) <= 200
-
-
-def test_one_price_is_none():
-    with pytest.raises(RecipeError, match="both prices"):
-        with_overrides({"model": "a/b", "usd_per_million_input": 1.0}, [], schema=AnnotatorConfig, where="test")
-
-
-class Clock:
-    """Time that passes only by sleeping."""
-
-    def __init__(self, monkeypatch):
-        self.now = 100.0
-        monkeypatch.setattr(pace.time, "monotonic", lambda: self.now)
-        monkeypatch.setattr(pace.asyncio, "sleep", self.sleep)
-
-    async def sleep(self, seconds):
-        self.now += seconds
-
-
-def test_turns_are_a_gap_apart_and_none_comes_in_a_pause(monkeypatch):
-    clock = Clock(monkeypatch)
-    limited, free = Pace(per_minute=120), Pace(None)
-    times = []
-
-    async def turns():
-        for number in range(5):
-            if number == 3:
-                limited.pause(10.2)
-            await limited.turn()
-            times.append(clock.now)
-
-    asyncio.run(turns())
-    assert times == pytest.approx([100.0, 100.5, 101.0, 111.2, 111.7])
-    asyncio.run(free.turn())
-    assert clock.now == times[-1]
-
-
-def test_a_purse_makes_calls_wait_and_refuses_what_can_never_fit():
-    async def story():
-        purse = LocalPurse(1.0, spent_usd=0.1)
-        assert await purse.reserve(0.5)
-        assert await purse.reserve(0.4)
-        waiting = asyncio.create_task(purse.reserve(0.3))
-        await asyncio.sleep(0)
-        assert not waiting.done()
-        await purse.settle(0.4, 0.1)
-        assert await waiting
-        too_much = asyncio.create_task(purse.reserve(0.9))
-        await asyncio.sleep(0)
-        assert not too_much.done()
-        await purse.settle(0.5, 0.5)
-        await purse.settle(0.3, 0.0)
-        assert not await too_much
-        return purse
-
-    purse = asyncio.run(story())
-    assert purse.spent == pytest.approx(0.7)
-    assert purse.reserved == 0
-    assert asyncio.run(purse.reserve(0.3))  # exact to the last billionth, and in another loop
-    assert not asyncio.run(LocalPurse(0.0).reserve(1e-9))
-    assert asyncio.run(LocalPurse(0.0).reserve(0.0))
-    assert asyncio.run(LocalPurse(None).reserve(1e9))
-
-
-def test_waiting_for_a_lost_reservation_ends():
-    async def story():
-        purse = LocalPurse(1.0, wait_s=0.01)
-        assert await purse.reserve(1.0)
-        return await purse.reserve(0.5)
-
-    assert not asyncio.run(story())
 
 
 def test_what_is_said_is_kept_whole(serve, ledger):
