@@ -15,7 +15,7 @@ from videosafety.build.gates import run_gates
 from videosafety.build.publish import publish
 from videosafety.build.publish_check import release_faults
 from videosafety.build.publish_config import PublishConfig
-from videosafety.build.publish_rows import open_rows, rows_of
+from videosafety.build.publish_rows import open_row, row_of, words_of
 from videosafety.core.errors import InputError
 from videosafety.core.example import Example
 from videosafety.core.labels import Safety
@@ -119,7 +119,7 @@ def test_a_harmful_clip_in_a_shard_is_found(tmp_path):
 def test_a_release_that_would_show_what_it_must_not_is_not_put_in_place(tmp_path, monkeypatch):
     release, _ = published(tmp_path)
     before = tree(release)
-    monkeypatch.setattr(verb, "open_rows", lambda rows: list(rows))
+    monkeypatch.setattr(verb, "open_row", lambda row, words: row)
     with pytest.raises(InputError, match=r"is not published: .*holds the words of a harmful query") as caught:
         published(tmp_path)
     assert not any(secret in str(caught.value) for secret in SECRET)
@@ -129,15 +129,13 @@ def test_a_release_that_would_show_what_it_must_not_is_not_put_in_place(tmp_path
 
 def test_a_harmless_row_with_the_words_of_a_harmful_one_is_withheld(tmp_path):
     tmp_path.joinpath("clips").mkdir()
-    rows = rows_of(mixture(tmp_path / "clips"))
+    rows = [row_of(one) for one in mixture(tmp_path / "clips")]
     (row,) = [one for one in rows if (one.split, one.kind) == ("eval", "SafeQ")]
-    same = row.model_copy(update={"query": HARMFUL["rl"].upper()})
-    shown = {one.id: one for one in open_rows([same if one is row else one for one in rows])}
-    assert (shown[row.id].query, shown[row.id].withheld) == (None, True)
-    (alone,) = open_rows([row])
-    assert alone == row
-    (signs,) = open_rows([row.model_copy(update={"query": "?!", "textual": Safety.HARMFUL, "request": Safety.HARMFUL})])
-    assert (signs.query, signs.answer) == (None, None)
+    assert open_row(row, words_of(rows)) == row
+    same = open_row(row.model_copy(update={"query": HARMFUL["rl"].upper()}), words_of(rows))
+    assert (same.query, same.withheld) == (None, True)
+    signs = row.model_copy(update={"query": "?!", "textual": Safety.HARMFUL, "request": Safety.HARMFUL})
+    assert open_row(signs, words_of([signs])).query is None
 
 
 def test_parquet_has_every_row_sorted_with_its_labels_and_null_for_what_is_withheld(release):
@@ -183,7 +181,7 @@ def test_hugging_face_datasets_load_both_parts_from_the_folder(release, tmp_path
 
 def test_webdataset_loads_the_shards(tmp_path, monkeypatch):
     webdataset = pytest.importorskip("webdataset")
-    monkeypatch.setattr("videosafety.build.publish_shards.MB", 1)
+    monkeypatch.setattr("videosafety.build.publish_folder.MB", 1)
     release, _ = published(tmp_path, media=True)
     folder = release / "restricted" / "shards"
     assert sorted(path.name for path in folder.iterdir()) == [

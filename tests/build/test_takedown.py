@@ -97,3 +97,15 @@ def test_when_all_is_withdrawn_there_is_no_release_and_the_last_one_stays(build)
     with pytest.raises(InputError, match="nothing to publish"):
         again()
     assert (out / "release" / "README.md").is_file()
+
+
+def test_words_of_a_withdrawn_harmful_row_stay_withheld_elsewhere(build):
+    out, rows, again = build
+    (harmful,) = [row for row in rows if row.asked.kind == "HH"]
+    (other,) = [row for row in rows if (row.split, row.asked.kind) == ("rl", "SafeQ")]
+    sample = other.asked.sample.model_copy(update={"query": harmful.asked.sample.query})
+    same = other.model_copy(update={"asked": other.asked.model_copy(update={"sample": sample})})
+    take_down(out, [harmful.id], reason="harm", who="A. Person")
+    again([same if row is other else row for row in rows])
+    assert harmful.asked.sample.query.encode() in everything(out / "release" / "restricted")
+    assert not list((out / "release").glob("rl.jsonl"))

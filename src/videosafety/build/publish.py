@@ -12,29 +12,28 @@ Example:
     >>> publish(mixed, out, config=PublishConfig(name="ours"), clips=Path("clips"), provenance={})   # doctest: +SKIP
 """
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 from videosafety import __version__
-from videosafety.build.mix import counts
 from videosafety.build.publish_card import card, restricted_card
 from videosafety.build.publish_check import enforce_release
 from videosafety.build.publish_config import RESTRICTED, PublishConfig
 from videosafety.build.publish_croissant import croissant
-from videosafety.build.publish_parquet import write_parquet
-from videosafety.build.publish_released import write_released
-from videosafety.build.publish_rows import SCHEMA, ClipRow, Row, clips_of, open_clips, open_rows, rows_of
-from videosafety.build.publish_shards import write_shards
-from videosafety.build.records import Mixed
+from videosafety.build.publish_folder import Folder, Tally
+from videosafety.build.publish_rows import SCHEMA, Words, clip_of, open_clip, open_row, row_of
+from videosafety.build.records import Clip, Mixed
 from videosafety.build.store import MediaStore
-from videosafety.build.takedown import AVAILABILITY, availability, split_off, withdrawn
+from videosafety.build.takedown import AVAILABILITY, Takedown, available, gone_lines, is_gone, withdrawn
 from videosafety.core.errors import InputError
 from videosafety.core.folder import write_folder
+from videosafety.core.jsonl import canonical_json
 from videosafety.core.labels import Safety
 from videosafety.core.records import Record
-from videosafety.core.store import MANIFEST, sha256_file, write_json, write_records, write_text
+from videosafety.core.store import MANIFEST, sha256_file, write_json, write_text
 
 RELEASE = "release"
 
@@ -74,75 +73,87 @@ def publish(
         StorageError: the disk refuses; the release before stays.
     """
     gone = withdrawn(out)
-    stay, go = split_off(rows, gone)
-    if not stay:
+    index = _Index(rows, gone)
+    if not index.order:
         raise InputError("there is nothing to publish", where=str(out), fix="build rows, or look at takedown.jsonl")
     root = clips if clips.is_dir() else clips.parent
 
     def fill(part: Path) -> None:
-        release = _Release(part, stay, config=config, root=root)
-        release.write()
-        write_records(part / AVAILABILITY, availability(stay, gone))
+        tally, unfit = _write(part, index, config=config, root=root, gone=gone)
         manifest = ReleaseManifest(
             name=config.name, version=config.version, date=config.date, schema_version=SCHEMA,
-            created_by=f"videosafety {__version__}", media=config.media, numbers=_numbers(stay, release),
-            withdrawn_clips=len(gone), withdrawn_rows=len(go), not_in_conversations=tuple(release.unfit),
+            created_by=f"videosafety {__version__}", media=config.media, numbers=tally.numbers(),
+            withdrawn_clips=len(gone), withdrawn_rows=index.num_gone, not_in_conversations=tuple(sorted(unfit)),
             provenance=dict(provenance), files={},
         )  # fmt: skip
-        write_text(part / RESTRICTED / "README.md", restricted_card(config, release.whole))
-        write_text(part / "README.md", card(config, release.whole, release.clips, manifest))
-        write_json(part / "croissant.json", croissant(config, part, release.whole, manifest.provenance))
+        write_text(part / RESTRICTED / "README.md", restricted_card(config, tally))
+        write_text(part / "README.md", card(config, tally, manifest))
+        write_json(part / "croissant.json", croissant(config, part, tally, manifest.provenance))
         files = {path.relative_to(part).as_posix(): sha256_file(path) for path in _files(part)}
         write_json(part / MANIFEST, manifest.model_copy(update={"files": files}))
-        enforce_release(stay, part)
+        enforce_release(rows, part)
 
     return _files(write_folder(out / RELEASE, fill))
 
 
-class _Release:
-    """The data of a release: both folders in all formats."""
+class _Index:
+    """What is known of all rows before the first is written: their order, the splits of clips, harmful words."""
 
-    def __init__(self, part: Path, mixed: Sequence[Mixed], *, config: PublishConfig, root: Path) -> None:
-        self.part, self.config, self.root = part, config, root
-        self.mixed = {one.id: one for one in mixed}
-        self.paths = {one.asked.described.clip.sha256: one.asked.described.clip.path for one in mixed}
-        self.whole, self.clips = rows_of(mixed), clips_of(mixed)
-        self.shown = open_rows(self.whole)
-        self.unfit: list[str] = []
+    def __init__(self, rows: Sequence[Mixed], gone: Container[str]) -> None:
+        self._rows, self.num_gone = rows, 0
+        self.words = Words()
+        self.order: list[tuple[str, str, int]] = []  # hash of the clip, id, place
+        self.splits: dict[str, set[str]] = {}
+        for place, mixed in enumerate(rows):
+            self.words.add(row_of(mixed))
+            if is_gone(mixed, gone):
+                self.num_gone += 1
+                continue
+            sha256 = mixed.asked.described.clip.sha256
+            self.order.append((sha256, mixed.id, place))
+            self.splits.setdefault(sha256, set()).add(mixed.split)
+        self.order.sort()
 
-    def write(self) -> None:
-        """Write ``restricted/`` whole, and beside it what anybody may see."""
-        self.unfit = self._folder(self.part / RESTRICTED, self.whole, self.clips)
-        self._folder(self.part, self.shown, open_clips(self.clips, self.whole))
-
-    def _folder(self, folder: Path, rows: Sequence[Row], clips: Sequence[ClipRow]) -> list[str]:
-        inside = folder.name == RESTRICTED
-        may = [clip for clip in clips if self.config.media and (inside or clip.visual is Safety.SAFE)]
-        media = {clip.sha256: self._brought(folder, clip) for clip in may}
-        write_parquet(folder, rows, clips)
-        _, unfit = write_released(folder, rows, self.mixed, formats=self.config.formats)
-        if "webdataset" in self.config.formats:
-            write_shards(folder, rows, clips, media=media, shard_mb=self.config.shard_mb)
-        return unfit
-
-    def _brought(self, folder: Path, clip: ClipRow) -> Path:
-        file = self.root / self.paths[clip.sha256]
-        if not file.is_file():
-            raise InputError("no such clip", where=str(file), fix="give the folder that the build was made of")
-        try:
-            return MediaStore(folder / "media").put(file, sha256=clip.sha256)
-        except ValueError as error:
-            raise InputError(str(error), where=str(file), fix="run the build again") from error
+    def by_clip(self) -> Iterator[list[Mixed]]:
+        """The rows of a clip, by id; clips by hash."""
+        for _, own in groupby(self.order, key=itemgetter(0)):
+            yield [self._rows[place] for _, _, place in own]
 
 
-def _numbers(mixed: Sequence[Mixed], release: _Release) -> dict[str, int]:
-    found = Counter({"rows": len(mixed), "clips": len(release.clips)})
-    found += counts(mixed)
-    found["withheld"] = sum(row.withheld for row in release.shown)
-    for row in release.whole:
-        found[f"language {row.language}"] += 1
-        found[f"kind {row.kind}"] += 1
-    return dict(sorted(found.items()))
+def _write(
+    part: Path, index: _Index, *, config: PublishConfig, root: Path, gone: Mapping[str, Takedown]
+) -> tuple[Tally, list[str]]:
+    """Write both folders and the list of clips; what was counted, and ids of rows that no conversation can hold."""
+    whole, shown, tally = Folder(part / RESTRICTED, config), Folder(part, config), Tally()
+    with (part / AVAILABILITY).open("wb") as listed:
+        for line in gone_lines(gone):
+            listed.write(canonical_json(line) + b"\n")
+        for own in index.by_clip():
+            clip = own[0].asked.described.clip
+            described = clip_of(own[0].asked.described, tuple(sorted(index.splits[clip.sha256])))
+            rows = [row_of(mixed) for mixed in own]
+            seen = [open_row(row, index.words) for row in rows]
+            tally.add(described, rows, withheld=sum(row.withheld for row in seen))
+            listed.write(canonical_json(available(clip)) + b"\n")
+            inside = _brought(part / RESTRICTED, clip, root=root) if config.media else None
+            is_safe = described.visual is Safety.SAFE
+            outside = _brought(part, clip, root=root) if config.media and is_safe else None
+            whole.add(described, list(zip(rows, own, strict=True)), file=inside)
+            shown.add(open_clip(described, index.words), list(zip(seen, own, strict=True)), file=outside)
+    whole.close()
+    shown.close()
+    return tally, whole.unfit
+
+
+def _brought(folder: Path, clip: Clip, *, root: Path) -> Path:
+    """The clip's file in the folder's media. Raises InputError: it is not there, or not what it was."""
+    file = root / clip.path
+    if not file.is_file():
+        raise InputError("no such clip", where=str(file), fix="give the folder that the build was made of")
+    try:
+        return MediaStore(folder / "media").put(file, sha256=clip.sha256)
+    except ValueError as error:
+        raise InputError(str(error), where=str(file), fix="run the build again") from error
 
 
 def _files(folder: Path) -> list[Path]:

@@ -8,8 +8,7 @@ Example:
 """
 
 import html
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import cache
 from typing import Any, Protocol
 
@@ -17,11 +16,10 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from videosafety.build.publish_config import PublishConfig
+from videosafety.build.publish_folder import Tally
 from videosafety.build.publish_parquet import CLIPS, DATA, SPLITS
-from videosafety.build.publish_rows import ClipRow, Row
 from videosafety.build.state import State
 from videosafety.core.errors import printable
-from videosafety.core.labels import Safety
 
 MAX_CELL = 200  # characters
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**12, "n>1M"))
@@ -30,42 +28,38 @@ SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, 
 class Manifest(Protocol):
     """What a card reads of the manifest."""
 
-    numbers: dict[str, int]
     provenance: dict[str, Any]
     withdrawn_clips: int
     withdrawn_rows: int
     not_in_conversations: tuple[str, ...]
 
 
-def card(config: PublishConfig, rows: Sequence[Row], clips: Sequence[ClipRow], manifest: Manifest) -> str:
+def card(config: PublishConfig, tally: Tally, manifest: Manifest) -> str:
     """The card of a release.
 
     Args:
         config: names, contacts, formats.
-        rows, clips: of the release, whole; their words do not reach the card.
-        manifest: numbers, and what was said of the build.
+        tally: what was counted.
+        manifest: what was said of the build, and what is left out.
     """
-    splits = Counter(row.split for row in rows)
-    kinds, languages = sorted({row.kind for row in rows}), sorted({row.language for row in rows})
-    pairs = Counter((row.language, row.kind) for row in rows)
     ended = _ended(manifest.provenance.get("account", ()))
-    annotators = manifest.provenance.get("annotators") or {vote.annotator for clip in clips for vote in clip.votes}
+    annotators = manifest.provenance.get("annotators") or tally.annotators
     return _environment().get_template("release.md.j2").render(
-        front=_front(config, rows, has_clips=True), config=config, numbers=manifest.numbers, manifest=manifest,
-        splits={split: splits[split] for split in SPLITS}, kinds=kinds, languages=languages,
-        table={language: {kind: pairs[language, kind] for kind in kinds} for language in languages},
-        categories=_categories(rows, clips), settled=dict(sorted(Counter(clip.settled_by for clip in clips).items())),
-        licences=dict(sorted(Counter((clip.source, clip.licence or "") for clip in clips).items())),
-        untold=sum(not clip.licence for clip in clips), annotators=sorted(map(str, annotators)), account=ended,
-        agreement=manifest.provenance.get("agreement") or {},
+        front=_front(config, tally), config=config, tally=tally, manifest=manifest,
+        splits={split: tally.splits[split] for split in SPLITS},
+        table={one: {kind: tally.pairs[one, kind] for kind in tally.kinds} for one in tally.languages},
+        categories=[(name, tally.shown[name], tally.asked[name])
+                    for name in sorted({*+tally.shown, *+tally.asked})],
+        untold=sum(number for (_, licence), number in tally.licences.items() if not licence),
+        annotators=sorted(map(str, annotators)), account=ended, agreement=manifest.provenance.get("agreement") or {},
         listed=sum(rows for _, _, reason, rows in ended if reason.startswith("hash_list")),
     )  # fmt: skip
 
 
-def restricted_card(config: PublishConfig, rows: Sequence[Row]) -> str:
+def restricted_card(config: PublishConfig, tally: Tally) -> str:
     """The card of the restricted part."""
-    front = _front(config, rows, has_clips=True)
-    return _environment().get_template("restricted.md.j2").render(front=front, config=config, rows=len(rows))
+    front = _front(config, tally)
+    return _environment().get_template("restricted.md.j2").render(front=front, config=config, rows=tally.rows)
 
 
 def cell(text: object) -> str:
@@ -85,27 +79,20 @@ def _environment() -> Environment:
     return environment
 
 
-def _front(config: PublishConfig, rows: Sequence[Row], *, has_clips: bool) -> str:
+def _front(config: PublishConfig, tally: Tally) -> str:
     """The YAML head: which files are which split, and what can be searched for."""
-    files = [{"split": split, "path": f"{DATA}/{split}.parquet"} for split in SPLITS
-             if any(row.split == split for row in rows)]  # fmt: skip
-    configs: list[dict[str, Any]] = [{"config_name": "rows", "default": True, "data_files": files}]
-    if has_clips:
-        configs.append({"config_name": CLIPS, "data_files": [{"split": CLIPS, "path": f"{DATA}/{CLIPS}.parquet"}]})
+    files = [{"split": split, "path": f"{DATA}/{split}.parquet"} for split in SPLITS if tally.splits[split]]
+    clips = [{"split": CLIPS, "path": f"{DATA}/{CLIPS}.parquet"}]
     head: dict[str, Any] = {
-        "pretty_name": config.name, "language": sorted({row.language for row in rows}),
-        "task_categories": ["video-text-to-text"], "tags": ["safety", "video", "croissant"],
-        "size_categories": [next(name for limit, name in SIZES if len(rows) < limit)], "configs": configs,
+        "pretty_name": config.name, "language": tally.languages, "task_categories": ["video-text-to-text"],
+        "tags": ["safety", "video", "croissant"],
+        "size_categories": [next(name for limit, name in SIZES if tally.rows < limit)],
+        "configs": [{"config_name": "rows", "default": True, "data_files": files},
+                    {"config_name": CLIPS, "data_files": clips}],
     }  # fmt: skip
     if config.licence is not None:
         head |= {"license": "other", "license_name": config.licence}
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n"
-
-
-def _categories(rows: Sequence[Row], clips: Sequence[ClipRow]) -> dict[str, tuple[int, int]]:
-    shown = Counter(clip.category for clip in clips if clip.visual is Safety.HARMFUL)
-    asked = Counter(row.category for row in rows if row.request is Safety.HARMFUL)
-    return {name: (shown[name], asked[name]) for name in sorted({*shown, *asked} - {None}, key=str) if name}
 
 
 def _ended(account: Iterable[Any]) -> list[tuple[str, str, str, int]]:

@@ -15,11 +15,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from videosafety.build.diversity import plain
 from videosafety.build.gates import MEDIA_SUFFIXES, TEXT_SUFFIXES, restricted_faults
 from videosafety.build.publish_config import RESTRICTED
 from videosafety.build.publish_parquet import arrow
-from videosafety.build.publish_rows import harmful_words, rows_of
+from videosafety.build.publish_rows import row_of, words_of
 from videosafety.build.records import Mixed
 from videosafety.core.errors import InputError
 from videosafety.core.labels import Safety
@@ -38,7 +37,7 @@ def enforce_release(rows: Sequence[Mixed], release: Path) -> None:
 
 def release_faults(rows: Sequence[Mixed], release: Path) -> Iterator[str]:
     """Files outside of ``restricted/`` with harmful words or a harmful clip, or that cannot be looked into."""
-    words = harmful_words(rows_of(rows))
+    words = words_of(row_of(row) for row in rows)
     clips = frozenset(row.asked.described.clip.sha256 for row in rows
                       if row.asked.described.visual is Safety.HARMFUL)  # fmt: skip
     yield from restricted_faults(rows, release, inside=RESTRICTED)
@@ -51,7 +50,7 @@ def release_faults(rows: Sequence[Mixed], release: Path) -> Iterator[str]:
                 yield f"{name.as_posix()} is a harmful clip"
         elif path.suffix.lower() not in KNOWN_SUFFIXES:
             yield f"{name.as_posix()} is of no kind that can be looked into"
-        elif any(plain(text) in words for text in _texts(path)):
+        elif any(text in words for text in _texts(path)):
             yield f"{name.as_posix()} holds harmful words"
         elif path.suffix == ".tar" and any(sha256 in clips for sha256 in _media(path)):
             yield f"{name.as_posix()} holds a harmful clip"

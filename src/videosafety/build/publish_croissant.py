@@ -4,17 +4,17 @@ Croissant 1.0 and its RAI vocabulary 1.0 (docs.mlcommons.org/croissant). Only wh
 restricted part is told of in words. ``mlcroissant`` validates the file and loads rows by it.
 
 Example:
-    >>> croissant(config, Path("release"), rows, {})["conformsTo"]                           # doctest: +SKIP
+    >>> croissant(config, Path("release"), tally, {})["conformsTo"]                           # doctest: +SKIP
     ['http://mlcommons.org/croissant/1.0', 'http://mlcommons.org/croissant/RAI/1.0']
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from videosafety.build.publish_config import PublishConfig
+from videosafety.build.publish_folder import Tally
 from videosafety.build.publish_parquet import CLIPS, DATA, SPLITS, clip_schema, row_schema
-from videosafety.build.publish_rows import Row
 from videosafety.core.store import sha256_file
 
 STANDARDS = ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"]
@@ -31,18 +31,16 @@ CONTEXT: dict[str, Any] = {
 }  # fmt: skip
 
 
-def croissant(
-    config: PublishConfig, folder: Path, rows: Sequence[Row], provenance: Mapping[str, Any]
-) -> dict[str, Any]:
+def croissant(config: PublishConfig, folder: Path, tally: Tally, provenance: Mapping[str, Any]) -> dict[str, Any]:
     """The description of a release whose Parquet files are written.
 
     Args:
         config: names and contacts.
         folder: of the release.
-        rows: of the release.
+        tally: what was counted.
         provenance: of the build; ``annotators`` is read.
     """
-    splits = [split for split in SPLITS if any(row.split == split for row in rows)]
+    splits = [split for split in SPLITS if tally.splits[split]]
     files = {name: f"{DATA}/{name}.parquet" for name in [*splits, CLIPS]}
     sets = [_record_set(name, f"file-{name}", clip_schema() if name == CLIPS else row_schema()) for name in files]
     made: dict[str, Any] = {
@@ -51,7 +49,7 @@ def croissant(
                        " what is asked, what must be defended. Words of what is harmful stand in a restricted part"
                        " that is not listed here.",
         "version": config.version, "keywords": ["safety", "video", "multimodal", "multilingual"],
-        "inLanguage": sorted({row.language for row in rows}), "isLiveDataset": False,
+        "inLanguage": tally.languages, "isLiveDataset": False,
         "distribution": [_file_object(folder, name, path) for name, path in files.items()], "recordSet": sets,
         **_responsible(provenance),
     }  # fmt: skip

@@ -4,11 +4,10 @@ The schema is fixed and carries its version; rows are sorted by id. Equal rows g
 All columns are there in every file, so a column without values is one of nulls and not absent.
 
 Example:
-    >>> write_parquet(Path("release"), rows, clips)                                          # doctest: +SKIP
-    [PosixPath('release/data/eval.parquet'), …, PosixPath('release/data/clips.parquet')]
+    >>> table = Table(Path("release/data/eval.parquet"), row_schema())                       # doctest: +SKIP
+    >>> table.add(row_cells(row))                                                            # doctest: +SKIP
 """
 
-from collections.abc import Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -17,10 +16,10 @@ from videosafety.build.mix import TRAIN
 from videosafety.build.publish_rows import SCHEMA, ClipRow, Row
 from videosafety.core.errors import DependencyError
 from videosafety.core.jsonl import canonical_json
-from videosafety.core.store import storage_errors
 
 SPLITS: tuple[Literal["eval", "sft", "cot", "rl"], ...] = ("eval", *TRAIN)
 DATA, CLIPS = "data", "clips"
+ROWS_AT_ONCE = 4096  # a row group
 VERSION_KEY = b"videosafety_schema"
 
 
@@ -58,20 +57,38 @@ def clip_schema() -> Any:
     return pa.schema(fields, metadata={VERSION_KEY: str(SCHEMA).encode()})
 
 
-def write_parquet(folder: Path, rows: Sequence[Row], clips: Sequence[ClipRow]) -> list[Path]:
-    """Write ``data/``; a split without rows has no file.
+class Table:
+    """A Parquet file that grows by cells; it is there once a row was added, and whole after ``close``.
 
     Raises:
-        StorageError: the disk refuses.
         DependencyError: pyarrow is not installed.
     """
-    made = []
-    for split in SPLITS:
-        own = [row_cells(row) for row in rows if row.split == split]
-        if own:
-            made.append(_write(folder / DATA / f"{split}.parquet", own, row_schema()))
-    made.append(_write(folder / DATA / f"{CLIPS}.parquet", map(clip_cells, clips), clip_schema()))
-    return made
+
+    def __init__(self, path: Path, schema: Any) -> None:
+        self._path, self._schema = path, schema
+        self._waiting: list[dict[str, Any]] = []
+        self._writer: Any = None
+
+    def add(self, cells: dict[str, Any]) -> None:
+        """Write a row."""
+        self._waiting.append(cells)
+        if len(self._waiting) >= ROWS_AT_ONCE:
+            self._flush()
+
+    def close(self) -> None:
+        """Write what waits, and end the file."""
+        if self._waiting:
+            self._flush()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _flush(self) -> None:
+        pa, parquet = arrow()
+        if self._writer is None:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = parquet.ParquetWriter(self._path, self._schema, compression="zstd")
+        self._writer.write_table(pa.Table.from_pylist(self._waiting, schema=self._schema))
+        self._waiting = []
 
 
 def row_cells(row: Row) -> dict[str, Any]:
@@ -86,11 +103,3 @@ def clip_cells(clip: ClipRow) -> dict[str, Any]:
     cells = clip.model_dump(mode="json")
     seen = None if clip.evidence is None else [one.span.model_dump() | {"what": one.what} for one in clip.evidence]
     return cells | cells.pop("facts") | {"evidence": seen}
-
-
-def _write(path: Path, cells: Iterable[dict[str, Any]], schema: Any) -> Path:
-    pa, parquet = arrow()
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parquet.write_table(pa.Table.from_pylist(list(cells), schema=schema), path, compression="zstd")
-    return path

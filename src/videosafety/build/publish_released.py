@@ -16,9 +16,9 @@ Example:
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from videosafety.build.publish_config import Format
 from videosafety.build.publish_rows import Row
@@ -29,45 +29,43 @@ from videosafety.core.jsonl import canonical_json
 from videosafety.core.labels import Safety
 from videosafety.core.records import Image, Record, Sample, Video
 from videosafety.core.response import render
-from videosafety.core.store import write_bytes
 
 SAFETY_PROBLEM = "free-form-and-choice"  # the released code's word for rows with both labels
 _DIGIT = {Safety.SAFE: 0, Safety.HARMFUL: 1}
 _RESERVED = re.compile(r"<(?:video|image)>|\$[01]\$[01]")
 
 
-def write_released(
-    folder: Path, rows: Sequence[Row], mixed: Mapping[str, Mixed], *, formats: Iterable[Format]
-) -> tuple[list[Path], list[str]]:
-    """Write the chosen layouts; the paths, and ids of rows whose words a conversation cannot hold.
+class Lines:
+    """The JSON lines of a folder: every row goes into the layouts that were chosen and can hold it."""
 
-    Args:
-        folder: of the release, or its restricted folder.
-        rows: the rows of this folder.
-        mixed: the rows of the mixture by id.
-        formats: which layouts; what is none of them is passed over.
+    def __init__(self, folder: Path, *, formats: Iterable[Format]) -> None:
+        self._folder, self._formats = folder, frozenset(formats)
+        self._files: dict[str, BinaryIO] = {}
 
-    Raises:
-        StorageError: the disk refuses.
-    """
-    shown = [row for row in rows if not row.withheld]
-    fit = [row for row in shown if not _RESERVED.search(f"{row.query} {row.answer} {row.think}")]
-    made: list[Path] = []
-    chosen = set(formats)
-    if "records" in chosen:
-        for split in ("eval", "sft", "cot", "rl"):
-            records = [record_of(mixed[row.id], row) for row in shown if row.split == split]
-            made += _write(folder / f"{split}.jsonl", [record.model_dump(mode="json") for record in records])
-    layouts: list[tuple[Format, str, str, Callable[[Row], dict[str, Any]]]] = [
-        ("conversations", "sft", "conversations_sft.jsonl", conversation_of),
-        ("conversations", "cot", "conversations_cot.jsonl", conversation_of),
-        ("grpo", "rl", "grpo_rl.jsonl", problem_of),
-    ]
-    for layout, split, name, as_written in layouts:
-        if layout in chosen:
-            made += _write(folder / name, [as_written(row) for row in fit if row.split == split])
-    unfit = {row.id for row in shown} - {row.id for row in fit} if chosen & {"conversations", "grpo"} else set()
-    return made, sorted(row.id for row in shown if row.id in unfit and row.split != "eval")
+    def add(self, row: Row, mixed: Mixed) -> bool:
+        """Write a row, unless some of its words are withheld; False: a conversation cannot hold its words."""
+        if row.withheld:
+            return True
+        if "records" in self._formats:
+            self._write(f"{row.split}.jsonl", record_of(mixed, row).model_dump(mode="json"))
+        name, layout, as_written = FOREIGN.get(row.split, ("", "records", conversation_of))
+        if not name or layout not in self._formats:
+            return True
+        if _RESERVED.search(f"{row.query} {row.answer} {row.think}"):
+            return False
+        self._write(name, as_written(row))
+        return True
+
+    def close(self) -> None:
+        """End all files."""
+        for file in self._files.values():
+            file.close()
+
+    def _write(self, name: str, row: dict[str, Any]) -> None:
+        if name not in self._files:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            self._files[name] = (self._folder / name).open("wb")
+        self._files[name].write(canonical_json(row) + b"\n")
 
 
 def record_of(mixed: Mixed, row: Row) -> Record:
@@ -115,8 +113,8 @@ def _medium(row: Row) -> Video | Image | None:
     return (Video if row.media_kind == "video" else Image)(path=row.media, sha256=row.sha256)
 
 
-def _write(path: Path, rows: Sequence[dict[str, Any]]) -> list[Path]:
-    if not rows:
-        return []
-    write_bytes(path, b"".join(canonical_json(row) + b"\n" for row in rows))
-    return [path]
+FOREIGN: dict[str, tuple[str, Format, Callable[[Row], dict[str, Any]]]] = {
+    "sft": ("conversations_sft.jsonl", "conversations", conversation_of),
+    "cot": ("conversations_cot.jsonl", "conversations", conversation_of),
+    "rl": ("grpo_rl.jsonl", "grpo", problem_of),
+}

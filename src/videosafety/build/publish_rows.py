@@ -5,12 +5,13 @@ about a harmful clip: its caption, its evidence, and thinking or answers to ques
 stand there for every row. A harmless row that happens to say the words of a harmful one is withheld like it.
 
 Example:
-    >>> whole = rows_of(mixed)                                                               # doctest: +SKIP
-    >>> [row.query for row in open_rows(whole)]                                              # doctest: +SKIP
+    >>> whole = [row_of(one) for one in mixed]                                               # doctest: +SKIP
+    >>> [open_row(row, words_of(whole)).query for row in whole]                              # doctest: +SKIP
     [None, 'What colour is the sign?']
 """
 
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
@@ -94,23 +95,8 @@ def media_path(clip: Clip) -> str:
     return MediaStore(Path("media")).path(clip.sha256, suffix=found.group() if found else "").as_posix()
 
 
-def rows_of(mixed: Iterable[Mixed]) -> list[Row]:
-    """Whole rows, by id."""
-    return sorted((_row(one) for one in mixed), key=lambda row: row.id)
-
-
-def clips_of(mixed: Iterable[Mixed]) -> list[ClipRow]:
-    """Whole rows of the clips, by hash, each once."""
-    splits: dict[str, set[str]] = {}
-    described: dict[str, Described] = {}
-    for one in mixed:
-        sha256 = one.asked.described.clip.sha256
-        splits.setdefault(sha256, set()).add(one.split)
-        described[sha256] = one.asked.described
-    return [_clip(described[sha256], tuple(sorted(splits[sha256]))) for sha256 in sorted(described)]
-
-
-def _row(mixed: Mixed) -> Row:
+def row_of(mixed: Mixed) -> Row:
+    """A whole row."""
     asked, example = mixed.asked, mixed.example
     sample, clip = asked.sample, asked.described.clip
     labels = sample.labels
@@ -126,7 +112,8 @@ def _row(mixed: Mixed) -> Row:
     )  # fmt: skip
 
 
-def _clip(described: Described, splits: tuple[str, ...]) -> ClipRow:
+def clip_of(described: Described, splits: tuple[str, ...]) -> ClipRow:
+    """A whole row of a clip, and in which splits it is asked about."""
     clip = described.clip
     votes = tuple(Verdict(annotator=one.annotator, visual=one.visual, category=one.category) for one in described.votes)
     return ClipRow(
@@ -137,42 +124,59 @@ def _clip(described: Described, splits: tuple[str, ...]) -> ClipRow:
     )  # fmt: skip
 
 
-def harmful_words(rows: Sequence[Row]) -> frozenset[str]:
+class Words:
     """What may not stand outside of ``restricted/``: words of harmful requests, and what was said to them alone.
 
-    A response that wholly harmless rows have as well says nothing of a harmful one.
+    A response that wholly harmless rows have as well says nothing of a harmful one. Texts are kept as digests.
     """
-    asked = {plain(row.query or "") for row in rows if row.request is Safety.HARMFUL}
-    said: dict[bool, set[str]] = {True: set(), False: set()}
+
+    def __init__(self) -> None:
+        self._asked: set[bytes] = set()
+        self._said: dict[bool, set[bytes]] = {True: set(), False: set()}
+
+    def add(self, row: Row) -> None:
+        """Know a whole row."""
+        asks = row.request is Safety.HARMFUL
+        if asks:
+            self._asked.add(_digest(row.query))
+        if asks or row.visual is Safety.SAFE:
+            self._said[asks].update((_digest(row.think), _digest(row.answer)))
+
+    def __contains__(self, text: object) -> bool:
+        digest = _digest(text if isinstance(text, str) else None)
+        if digest == _NOTHING:
+            return False
+        return digest in self._asked or (digest in self._said[True] and digest not in self._said[False])
+
+
+def _digest(text: str | None) -> bytes:
+    return hashlib.blake2b(plain(text or "").encode(), digest_size=12).digest()
+
+
+_NOTHING = _digest(None)
+
+
+def words_of(rows: Iterable[Row]) -> Words:
+    """The words of whole rows."""
+    words = Words()
     for row in rows:
-        if row.request is Safety.HARMFUL or row.visual is Safety.SAFE:
-            said[row.request is Safety.HARMFUL].update(plain(text or "") for text in (row.think, row.answer))
-    return frozenset(asked | (said[True] - said[False])) - {""}
+        words.add(row)
+    return words
 
 
-def open_rows(rows: Sequence[Row]) -> list[Row]:
-    """The same rows as anybody may see them. What a row cannot show is None, and the row says ``withheld``."""
-    harmful = harmful_words(rows)
-    return [_open(row, harmful) for row in rows]
-
-
-def _open(row: Row, harmful: frozenset[str]) -> Row:
+def open_row(row: Row, words: Words) -> Row:
+    """The row as anybody may see it. What it cannot show is None, and it says ``withheld``."""
     asks, shows = row.request is Safety.HARMFUL, row.visual is Safety.HARMFUL
-    hidden = {name for name in ("query", "think", "answer") if plain(getattr(row, name) or "") in harmful}
+    hidden = {name for name in ("query", "think", "answer") if getattr(row, name) in words}
     hidden |= {"query"} if asks else set()
     hidden |= {"think", "answer", "facts"} if asks or shows else set()
     hidden = {name for name in hidden if getattr(row, name)}
     return row.model_copy(update={**dict.fromkeys(hidden), "withheld": True}) if hidden else row
 
 
-def open_clips(clips: Iterable[ClipRow], rows: Sequence[Row]) -> list[ClipRow]:
-    """The same clips as anybody may see them: a harmful one without its description."""
-    harmful = harmful_words(rows)
-    return [_open_clip(clip, harmful) for clip in clips]
-
-
-def _open_clip(clip: ClipRow, harmful: frozenset[str]) -> ClipRow:
-    texts = [clip.caption or "", *(one.what for one in clip.evidence or ())]
-    if clip.visual is Safety.SAFE and not harmful.intersection(map(plain, texts)):
+def open_clip(clip: ClipRow, words: Words) -> ClipRow:
+    """The clip as anybody may see it: a harmful one without its description."""
+    texts = [clip.caption, *(one.what for one in clip.evidence or ())]
+    if clip.visual is Safety.SAFE and not any(text in words for text in texts):
         return clip
     return clip.model_copy(update={"caption": None, "evidence": None, "withheld": True})

@@ -11,70 +11,47 @@ Example:
 
 import io
 import tarfile
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from videosafety.build.publish_parquet import SPLITS
 from videosafety.build.publish_rows import ClipRow, Row
 from videosafety.core.jsonl import canonical_json
-from videosafety.core.store import storage_errors
 
 MB = 10**6
 
 
-def write_shards(
-    folder: Path, rows: Sequence[Row], clips: Sequence[ClipRow], *, media: Mapping[str, Path], shard_mb: int
-) -> list[Path]:
-    """Write ``shards/`` with the rows that show all of their words.
+class Shards:
+    """The shards of a split; they are there once a sample was added, and whole after ``close``."""
 
-    Args:
-        folder: of the release, or its restricted folder.
-        rows, clips: of this folder.
-        media: the file of a clip by hash; a clip without one goes without.
-        shard_mb: a shard is closed when it is larger, in MB.
+    def __init__(self, folder: Path, split: str, *, limit: int) -> None:
+        self._folder, self._split, self._limit = folder, split, limit
+        self._number = 0
+        self._shard: tarfile.TarFile | None = None
 
-    Raises:
-        StorageError: the disk refuses.
-    """
-    by_split: dict[str, dict[str, list[Row]]] = {split: defaultdict(list) for split in SPLITS}
-    for row in rows:
-        if not row.withheld:
-            by_split[row.split][row.sha256].append(row)
-    by_hash = {clip.sha256: clip for clip in clips}
-    made: list[Path] = []
-    for split, own in by_split.items():
-        samples = [(by_hash[sha256], own[sha256]) for sha256 in sorted(own)]
-        made += _write(folder / "shards", split, samples, media, limit=shard_mb * MB)
-    return made
+    def add(self, clip: ClipRow, rows: Sequence[Row], file: Path | None) -> None:
+        """Write a sample; ``file`` is the clip itself, where it goes out. A shard over the limit (bytes) is closed."""
+        if self._shard is None:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path = self._folder / f"{self._split}-{self._number:06d}.tar"
+            self._shard = tarfile.open(path, "w", format=tarfile.USTAR_FORMAT)  # noqa: SIM115
+        _add(self._shard, clip, rows, file)
+        if self._shard.offset > self._limit:
+            self.close()
 
-
-def _write(
-    folder: Path, split: str, samples: Sequence[tuple[ClipRow, list[Row]]], media: Mapping[str, Path], *, limit: int
-) -> Iterator[Path]:
-    left = iter(samples)
-    sample = next(left, None)
-    number = 0
-    while sample is not None:
-        path = folder / f"{split}-{number:06d}.tar"
-        with storage_errors(path):
-            folder.mkdir(parents=True, exist_ok=True)
-            with tarfile.open(path, "w", format=tarfile.USTAR_FORMAT) as shard:
-                while sample is not None:
-                    _add(shard, *sample, media)
-                    sample = next(left, None)
-                    if shard.offset > limit:
-                        break
-        number += 1
-        yield path
+    def close(self) -> None:
+        """End the shard that is open."""
+        if self._shard is not None:
+            self._shard.close()
+            self._shard = None
+            self._number += 1
 
 
-def _add(shard: tarfile.TarFile, clip: ClipRow, rows: Sequence[Row], media: Mapping[str, Path]) -> None:
+def _add(shard: tarfile.TarFile, clip: ClipRow, rows: Sequence[Row], path: Path | None) -> None:
     said: dict[str, Any] = {"clip": clip.model_dump(mode="json"), "rows": [row.model_dump(mode="json") for row in rows]}
     text = canonical_json(said)
     shard.addfile(_member(f"{clip.sha256}.json", len(text)), io.BytesIO(text))
-    if (path := media.get(clip.sha256)) is not None:
+    if path is not None:
         with path.open("rb") as file:
             shard.addfile(_member(f"{clip.sha256}{path.suffix.lower()}", path.stat().st_size), file)
 

@@ -9,13 +9,13 @@ Example:
     >>> take_down(Path("runs/build"), ["clip-4f1c"], reason="privacy", who="A. Person")      # doctest: +SKIP
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from videosafety.build.records import Mixed, Sha256
+from videosafety.build.records import Clip, Mixed, Sha256
 from videosafety.core.errors import InputError
 from videosafety.core.records import Record
 from videosafety.core.store import Journal, read_records
@@ -88,25 +88,18 @@ def withdrawn(out: Path) -> dict[str, Takedown]:
     return {one.sha256: one for one in Journal(out / LEDGER).read(Takedown)}
 
 
-def split_off(rows: Iterable[Mixed], gone: Iterable[str]) -> tuple[list[Mixed], list[Mixed]]:
-    """Rows that stay, and rows that were made of a clip that is gone."""
-    hashes = frozenset(gone)
-    stay: list[Mixed] = []
-    go: list[Mixed] = []
-    for row in rows:
-        media = row.asked.sample.media
-        own = {row.asked.described.clip.sha256, media.sha256 if media is not None else None}
-        (go if own & hashes else stay).append(row)
-    return stay, go
+def is_gone(row: Mixed, gone: Container[str]) -> bool:
+    """Whether a row was made of a clip that is gone."""
+    media = row.asked.sample.media
+    return row.asked.described.clip.sha256 in gone or (media is not None and media.sha256 in gone)
 
 
-def availability(rows: Iterable[Mixed], gone: dict[str, Takedown]) -> list[Availability]:
-    """All clips of the rows, and all that were ever withdrawn, by hash."""
-    listed = {sha256: Availability(sha256=sha256, clip=one.clip, state="withdrawn", reason=one.reason)
-              for sha256, one in gone.items()}  # fmt: skip
-    for row in rows:
-        clip = row.asked.described.clip
-        if clip.sha256 not in listed:
-            listed[clip.sha256] = Availability(sha256=clip.sha256, clip=clip.id, state="available", source=clip.source,
-                                               licence=clip.licence)  # fmt: skip
-    return [listed[sha256] for sha256 in sorted(listed)]
+def available(clip: Clip) -> Availability:
+    """The line of a clip that goes out."""
+    return Availability(sha256=clip.sha256, clip=clip.id, state="available", source=clip.source, licence=clip.licence)
+
+
+def gone_lines(gone: Mapping[str, Takedown]) -> list[Availability]:
+    """The lines of all clips that were ever withdrawn, by hash."""
+    return [Availability(sha256=sha256, clip=one.clip, state="withdrawn", reason=one.reason)
+            for sha256, one in sorted(gone.items())]  # fmt: skip
