@@ -23,7 +23,7 @@ NAME = "ann"
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Pages of four pictures and of four responses, one of them harmless; and a page of a clip's file."""
+    """Pages of four pictures and of four responses, one of them harmless; and a page of a clip's file, and of words."""
     root = tmp_path_factory.mktemp("review")
     described = [picture_clip(name, by="unsettled") for name in CLIPS]
     thoughts = [asked_of(one, answer=f"secret-words {HOSTILE}") for one in described[1:]]
@@ -32,6 +32,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build_of(root, described=described, thoughts=thoughts, config=config)
     dice = np.random.default_rng(0)
     write_mp4(root / "file" / "clips" / "m.mp4", dice.integers(0, 255, (8, 32, 32, 3), dtype=np.uint8), fps=4.0)
+    bare = asked_of(described[0])
+    words = bare.asked.model_copy(update={"sample": bare.asked.sample.model_copy(update={"media": None})})
+    build_of(root / "words", described=[], thoughts=[bare.model_copy(update={"asked": words})], config=config)
     facts = Facts(kind="video", codec="h264", width_px=32, height_px=32, num_frames=8, duration_s=2, has_audio=False)
     sha256 = sha256_file(root / "file" / "clips" / "m.mp4")
     moving = picture_clip("m", by="unsettled", facts=facts)
@@ -281,6 +284,15 @@ def test_a_response_is_judged_with_its_words_and_their_hostile_parts_stay_text(
     row = asked_of(described[people.rows[0].clip], answer=f"secret-words {HOSTILE}")
     assert people.rows[0].seen == digest_of(row)
     assert getattr(Heed(people)(row), "reason", None) == "person:rejected"
+
+
+def test_words_alone_are_read_before_they_are_judged(context: Any, folder: Path) -> None:
+    page = opened(context, folder / "words", "rows.html")
+    assert page.locator(".strip").count() == 0
+    press(page, "a")
+    expect(page.locator("#told")).to_contain_text("Read the words first")
+    press(page, "t", "a")
+    expect(page.locator("#left")).to_have_text("1 of 1 done")
 
 
 def test_a_clip_quarantined_on_one_row_is_barred_on_the_page(context: Any, folder: Path) -> None:
