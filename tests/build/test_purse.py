@@ -28,6 +28,12 @@ def test_an_annotator_shared_by_processes_has_a_part_of_the_limits_and_the_same_
     assert len(AnnotatorConfig(model="a/b", name="n" * 200).tag) <= 200
 
 
+def test_no_other_secret_can_be_sent():
+    fields = {"model": "http://host/v1#a", "key_env": "OTHER_SECRET"}
+    with pytest.raises(RecipeError, match="does not begin with VIDEOSAFETY_ANNOTATOR_API_KEY"):
+        with_overrides(fields, [], schema=AnnotatorConfig, where="test")
+
+
 def test_one_price_is_none():
     with pytest.raises(RecipeError, match="both prices"):
         with_overrides({"model": "a/b", "usd_per_million_input": 1.0}, [], schema=AnnotatorConfig, where="test")

@@ -1,9 +1,11 @@
 """An annotator of a recipe: which model, what it costs, how fast and how often it may be asked.
 
 The model is ``http(s)://HOST/v1#NAME`` (any OpenAI-compatible server) or ``PROVIDER/MODEL`` as Inspect names it. A
-server's key is read from ``VIDEOSAFETY_ANNOTATOR_API_KEY``; Inspect's providers read their own. Keys stand in no
-recipe, ledger, log or error. What decides an answer is the annotator's ``identity``: the address of a server is no part
-of it, so that a server that comes back elsewhere is not paid again; nor are prices, limits and patience.
+server's key is read from ``VIDEOSAFETY_ANNOTATOR_API_KEY``, or from a variable that begins so where servers have
+different keys; Inspect's providers read their own. Keys stand in no recipe, ledger, log or error.
+
+What decides an answer is the annotator's ``identity``. The address of a server is no part of it, so that a server that
+comes back elsewhere is not paid again; nor are prices, limits and patience.
 
 Example:
     >>> AnnotatorConfig(model="http://127.0.0.1:8000/v1#vl-7b").label
@@ -64,6 +66,7 @@ class AnnotatorConfig(Config):
     structured: Literal["schema", "json", "prompt"] = knob(
         "schema", help="what makes the answer JSON: a JSON schema, a JSON mode, or only the words of the prompt"
     )
+    key_env: str | None = knob(KEY, help="environment variable of the server's key; null: send none")
     num_frames: int = knob(16, unit="frames", help="of a clip, spread evenly from first to last", ge=1, le=1000)
     max_side_px: int = knob(512, unit="px", help="longer side of a frame as sent", ge=16, le=4096)
     tokens_per_frame: int = knob(1600, unit="tokens", help="the most that one frame can cost; a cap trusts it", ge=0)
@@ -84,6 +87,8 @@ class AnnotatorConfig(Config):
                 raise ValueError("the address of the server holds a key or a query")
         elif "/" not in self.model:
             raise ValueError(f"{self.model!r} is no model: write PROVIDER/MODEL, or http://HOST/v1#MODEL")
+        if self.key_env is not None and not self.key_env.startswith(KEY):  # a recipe cannot send other secrets away
+            raise ValueError(f"the variable {self.key_env!r} does not begin with {KEY}")
         if (self.usd_per_million_input is None) != (self.usd_per_million_output is None):
             raise ValueError("give both prices, or none")
         if not 1 <= len(self.label) <= 200:

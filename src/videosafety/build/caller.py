@@ -20,6 +20,7 @@ Example:
 import asyncio
 import hashlib
 import json
+import math
 import os
 import random
 import re
@@ -31,7 +32,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from videosafety.build.annotator import KEY, AnnotatorConfig, CallFault, CostCap, InvalidAnswer, Unshown
+from videosafety.build.annotator import AnnotatorConfig, CallFault, CostCap, InvalidAnswer, Unshown
 from videosafety.build.frames import frames_of
 from videosafety.build.ledger import Call
 from videosafety.build.pace import Pace
@@ -151,7 +152,7 @@ class Caller:
         config = self.config
         request = Request([{"role": "user", "content": [*shown, {"type": "text", "text": words}]}], schema,
                           config.structured, config.max_tokens, config.temperature, config.seed)  # fmt: skip
-        num_faults = retries = 0
+        num_faults, retries, since_s = 0, 0, math.inf
         while True:
             try:
                 return await self._sent(key, request, self._most_tokens(request), retries)
@@ -164,7 +165,8 @@ class Caller:
                 wait_s = max(error.retry_after_s or 0.0, doubled)
                 now_s = time.monotonic()
                 self._silent_s = now_s if self._silent_s is None else self._silent_s
-                late = now_s + wait_s - self._silent_s > config.patience_s
+                since_s = min(since_s, now_s, self._silent_s)
+                late = now_s + wait_s - since_s > config.patience_s
                 if not error.passing or num_faults >= config.tries or (waits and late):
                     raise CallFault(f"the model was not heard: {error.detail}", reason=f"server:{error.fault}",
                                     where=config.label, fix="run the build again later") from error  # fmt: skip
@@ -245,8 +247,9 @@ def model_of(config: AnnotatorConfig) -> StructuredModel:
     if not config.is_served:
         return InspectModel(config.model, connections=config.connections, timeout_s=config.timeout_s)
     url, _, served = config.model.partition("#")
-    server = Server(url, served, timeout_s=config.timeout_s, key=os.environ.get(KEY) or None)
-    return ServedModel(server, key_name=KEY)
+    name = config.key_env
+    key = None if name is None else os.environ.get(name) or None
+    return ServedModel(Server(url, served, timeout_s=config.timeout_s, key=key), key_name=name or "key_env")
 
 
 def object_of(said: Said) -> dict[str, Any]:
