@@ -82,7 +82,8 @@
   }, 1000);
   const rest = () => {
     if (exposed.clipsSince < index.pause.clips && exposed.secondsSince < index.pause.seconds) return;
-    byId("break-why").textContent = `You have revealed ${exposed.clipsSince} items and looked at them for ${Math.round(exposed.secondsSince / 60)} minutes since the last break.`;
+    const minutes = Math.round(exposed.secondsSince / 60);
+    byId("break-why").textContent = `Since the last break: ${exposed.clipsSince} revealed, ${minutes} min in view.`;
     byId("break").showModal();
   };
   byId("break").addEventListener("close", () => {
