@@ -1,7 +1,8 @@
 """A folder of clips with known faults: whole, static, copies of four kinds, cut, flipped, empty, sound alone, a page.
 
 Every file is drawn from (seed, number); ``truth`` maps a file to the state and the reason that it must end in. A file
-that is cut or flipped may still play: what is expected of these is that nothing crashes and that they get a state.
+that is cut or flipped may still play: what is expected of these is that nothing crashes and that they get a state. One
+that was stopped (a recording that broke off: its head is whole) plays up to there.
 """
 
 import io
@@ -18,14 +19,14 @@ from videosafety.video.write import write_mp4
 
 Frames = NDArray[np.uint8]
 COPIES = ("copy", "smaller", "trimmed", "mirrored")
-KINDS = ("whole",) * 8 + ("static", *COPIES, "cut", "flipped", "empty", "sound", "page")
+KINDS = ("whole",) * 8 + ("static", *COPIES, "cut", "stopped", "flipped", "empty", "sound", "page")
 SIDE = 64
 TRUTH = {
     "whole": ("ok", ""), "static": ("filtered", "static"), "copy": ("filtered", "duplicate:exact"),
     "smaller": ("filtered", "duplicate:near"), "trimmed": ("filtered", "duplicate:near"),
     "mirrored": ("filtered", "duplicate:near"), "empty": ("quarantined", "media:empty"),
     "sound": ("quarantined", "media:no_video"), "page": ("quarantined", "media:corrupt"),
-    "cut": ("", ""), "flipped": ("", ""),
+    "stopped": ("partial", "media:corrupt"), "cut": ("", ""), "flipped": ("", ""),
 }  # fmt: skip
 
 
@@ -75,6 +76,9 @@ def _broken(kind: str, original: Path, rng: np.random.Generator) -> bytes:
     data = bytearray(original.read_bytes())
     if kind == "cut":
         return bytes(data[: int(len(data) * rng.uniform(0.2, 0.9))])
+    if kind == "stopped":
+        data = _streamed(original)
+        return data[: int(len(data) * rng.uniform(0.7, 0.9))]
     if kind == "flipped":
         for place in rng.integers(0, len(data), size=20).tolist():
             data[place] ^= 1 << int(rng.integers(8))
@@ -83,6 +87,18 @@ def _broken(kind: str, original: Path, rng: np.random.Generator) -> bytes:
         return _sound(rng)
     page = f"<!doctype html><title>clip.mp4</title><script>{rng.random()}</script>"
     return b"" if kind == "empty" else page.encode()
+
+
+def _streamed(original: Path) -> bytes:
+    """The clip as Matroska, whose head comes first."""
+    file = io.BytesIO()
+    with av.open(str(original)) as source, av.open(file, "w", format="matroska") as out:
+        stream = out.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                out.mux(packet)
+    return file.getvalue()
 
 
 def _sound(rng: np.random.Generator) -> bytes:

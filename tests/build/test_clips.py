@@ -8,8 +8,8 @@ import pytest
 
 from videosafety.build.collect import collect
 from videosafety.build.embed import NUM_BITS, hashes, static_score
-from videosafety.build.filter import near_pairs
 from videosafety.build.ledger import Ledger
+from videosafety.build.near import near_pairs
 from videosafety.build.records import Clip, Embedded, Facts
 from videosafety.build.state import State
 from videosafety.build.store import MediaStore

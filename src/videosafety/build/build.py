@@ -26,7 +26,7 @@ from videosafety.build.collect import collect, named
 from videosafety.build.gates import Finding, enforce, run_gates
 from videosafety.build.keep import MEDIA
 from videosafety.build.ledger import Count, Ledger, Outcome
-from videosafety.build.mix import counts, write_splits
+from videosafety.build.mix import TRAIN, counts, write_splits
 from videosafety.build.publish import publish
 from videosafety.build.purse import LocalPurse
 from videosafety.build.recipe import BuildRecipe
@@ -107,7 +107,7 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
         provenance = _provenance(recipe, ledger, plan, account)
         publish(rows, out, config=recipe.publish, clips=root, provenance=provenance)
         waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
-        return Built(dict(counts(rows)), account, findings, ledger.spent(), waits)
+        return Built(dict.fromkeys(("eval", *TRAIN), 0) | counts(rows), account, findings, ledger.spent(), waits)
 
 
 def _sweep(out: Path) -> None:

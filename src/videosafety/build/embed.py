@@ -45,18 +45,19 @@ class PhashEmbed:
 
     def __call__(self, probed: Probed) -> Sequence[Embedded] | Terminal:
         """The clip with its hashes; a picture has one and is never static."""
-        path = Path(self.root) / probed.clip.path
         try:
-            if probed.facts.kind == "image":
-                frames = load_picture(path).pixels[None]
-            else:
-                frames = sample_clip(path, sampling=EVERY_FRAME).frames
+            frames = frames_of(Path(self.root) / probed.clip.path, kind=probed.facts.kind)
         except MediaError as error:
             return Terminal(state=State.QUARANTINED, reason=f"media:{error.fault}")
         pairs = [hashes(frame) for frame in frames]
         score = 1.0 if probed.facts.kind == "image" else static_score([plain for plain, _ in pairs])
         return [Embedded(id=probed.id, clip=probed.clip, facts=probed.facts, embedder=self.embedder,
                          static_score=score, vectors=tuple(f"{a:016x}{b:016x}" for a, b in pairs))]  # fmt: skip
+
+
+def frames_of(path: Path, *, kind: str) -> Frames:
+    """Eight frames evenly over a clip, or the picture, (frames, H, W, 3). Raises MediaError."""
+    return load_picture(path).pixels[None] if kind == "image" else sample_clip(path, sampling=EVERY_FRAME).frames
 
 
 def hashes(frame: Frames) -> tuple[int, int]:

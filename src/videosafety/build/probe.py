@@ -1,6 +1,7 @@
 """probe: what a clip's file holds, or why it cannot be used. Each file is opened in a process that may die of it.
 
-``partial`` is a file that was cut off but plays up to there: it is kept apart, since a harm may lie in what is lost.
+``partial`` is a file that begins to play and is cut off or damaged further on: it is kept apart, since a harm may lie
+in what is lost.
 
 Example:
     >>> Probe(root="clips")(clip)                                                            # doctest: +SKIP
@@ -15,7 +16,7 @@ from typing import ClassVar
 from videosafety.build.records import Clip, Facts, Probed
 from videosafety.build.state import State, Terminal
 from videosafety.core.errors import MediaError, MediaFault
-from videosafety.video.probe import probe
+from videosafety.video.probe import plays, probe
 from videosafety.video.sample import sample_clip
 
 PASSING = frozenset({MediaFault.MISSING, MediaFault.UNREADABLE, MediaFault.TIMEOUT})  # tried again by the next run
@@ -27,7 +28,7 @@ class Probe:
 
     root: str = field(compare=False)
     name: ClassVar[str] = "probe"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[type[Probed]] = Probed
 
     def __call__(self, clip: Clip) -> Sequence[Probed] | Terminal:
@@ -41,6 +42,8 @@ class Probe:
                 sample_clip(path)
         except MediaError as error:
             state = State.FAILED if error.fault in PASSING else State.QUARANTINED
+            if error.fault is MediaFault.CORRUPT and plays(path):
+                state = State.PARTIAL
             return Terminal(state=state, reason=f"media:{error.fault}")
         facts = Facts(kind=info.kind, codec=info.codec, width_px=info.width_px, height_px=info.height_px, fps=info.fps,
                       num_frames=info.num_frames, duration_s=info.duration_s, has_audio=info.has_audio)  # fmt: skip

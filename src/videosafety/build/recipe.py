@@ -22,6 +22,8 @@ from videosafety.build.sides import NEAR
 from videosafety.core.recipe import Config, knob
 from videosafety.core.records import Language
 
+THRESHOLDS = ("static_below", "duplicate_below", "related_below")
+
 
 class CollectConfig(Config):
     """What is known of all clips, and where they are kept."""
@@ -47,6 +49,8 @@ class EmbedConfig(Config):
     def _has_its_weights(self) -> Self:
         if (self.embedder == "dinov2") != (self.checkpoint is not None):
             raise ValueError("embedder 'dinov2' and the key 'checkpoint' go together")
+        if self.embedder == "dinov2" and any(getattr(self, name) is None for name in THRESHOLDS):
+            raise ValueError(f"no thresholds are known to be right for dinov2: give {', '.join(THRESHOLDS)}")
         return self
 
 

@@ -30,7 +30,7 @@ from videosafety.build.people import People
 from videosafety.build.phrases import PhraseBook, load_phrases
 from videosafety.build.probe import Probe
 from videosafety.build.purse import Purse
-from videosafety.build.recipe import BuildRecipe
+from videosafety.build.recipe import THRESHOLDS, BuildRecipe
 from videosafety.build.screen import Quarantine, QuarantineLooks
 from videosafety.build.settle import Heed, Settle
 from videosafety.build.step import Named
@@ -90,12 +90,16 @@ def _looking(recipe: BuildRecipe, clips: Path, root: Path) -> Iterator[Named]:
         yield Keep(clips=str(clips), root=str(root))
     yield Probe(root=str(root))
     embed = recipe.embed
-    yield PhashEmbed(root=str(root))
+    if embed.checkpoint is not None:
+        from videosafety.build.embed_dinov2 import Dinov2Embed  # torch
+
+        yield Dinov2Embed.of(Path(embed.checkpoint), root=str(root), device=embed.device)
+    else:
+        yield PhashEmbed(root=str(root))
     if listed is not None and embed.embedder == "phash":
         yield QuarantineLooks.of(listed)
-    given = {name: getattr(embed, name) for name in ("static_below", "duplicate_below", "related_below")}
-    own = {name: value for name, value in given.items() if value is not None}
-    yield Filter(**own)
+    given = {name: getattr(embed, name) for name in THRESHOLDS}
+    yield Filter(embedder=embed.embedder, **{name: value for name, value in given.items() if value is not None})
 
 
 def _fixed(step: Named) -> Stage:

@@ -12,13 +12,13 @@ Example:
 from dataclasses import dataclass
 from typing import Literal
 
-from videosafety.core.errors import MediaFault
+from videosafety.core.errors import MediaError, MediaFault
 from videosafety.video.decode import first_frames
 from videosafety.video.source import LIMITS, AnyPath, Limits, Media, open_media
 from videosafety.video.still import is_still, still_facts
 from videosafety.video.timeline import read_packets, single_frame
 
-__all__ = ["LIMITS", "Limits", "MediaInfo", "probe"]
+__all__ = ["LIMITS", "Limits", "MediaInfo", "plays", "probe"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,15 @@ def probe(path: AnyPath, *, limits: Limits = LIMITS, with_sha256: bool = False) 
     with open_media(path, limits) as media:
         sha256 = media.sha256() if with_sha256 else None
         return _probe_still(media, sha256) if is_still(media) else _probe_video(media, sha256)
+
+
+def plays(path: AnyPath, *, limits: Limits = LIMITS) -> bool:
+    """Whether a file that is damaged or cut off begins as a video: its first two frames come out. Nothing is raised."""
+    try:
+        with open_media(path, limits) as media:
+            return not is_still(media) and len(first_frames(media, 2)) == 2
+    except MediaError:
+        return False
 
 
 def _probe_video(media: Media, sha256: str | None) -> MediaInfo:
