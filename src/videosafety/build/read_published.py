@@ -21,7 +21,7 @@ Example:
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from videosafety.build.gates import PUBLISHED, Amount, Declared, Finding, count_faults
@@ -130,7 +130,8 @@ def read_published(
         raise InputError("holds no rows", where=str(path), fix=f"give files that end in {', '.join(SUFFIXES)}")
     published = Published()
     for file, name in files:
-        given = (splits or {}).get(file.name) or split_of(file.stem) or split_of(file.parent.name)
+        called = (split_of(part) for part in (file.stem, *reversed(PurePosixPath(name).parts[:-1])))
+        given = (splits or {}).get(file.name) or next((split for split in called if split), None)
         published.files[name] = 0
         for line, raw in _raw(file):
             published.files[name] += 1
