@@ -157,11 +157,16 @@ async def _in_thread(work: Callable[[], Said]) -> Said:
     done: asyncio.Future[Said | None] = loop.create_future()
 
     def settle(said: Said | None, error: BaseException | None) -> None:
-        if not done.done():
-            done.set_result(said) if error is None else done.set_exception(error)
+        if done.done():
+            return
+        if error is None:
+            done.set_result(said)
+        else:
+            done.set_exception(error)
 
     def run() -> None:
-        said, raised = None, None
+        said: Said | None = None
+        raised: BaseException | None = None
         try:
             said = work()
         except BaseException as error:  # noqa: BLE001 - raised again where it is awaited
