@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from playwright.sync_api import expect
-from review_rows import CLIPS, asked_of, build_of, picture_clip
+from review_rows import CLIPS, asked_of, build_of, on_clip, picture_clip
 
-from videosafety.build.people import digest_of, read_people
+from videosafety.build.people import People, digest_of, read_people
 from videosafety.build.queue import ReviewConfig
 from videosafety.build.records import Facts
 from videosafety.build.settle import Heed, Settle
@@ -35,6 +35,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     bare = asked_of(described[0])
     words = bare.asked.model_copy(update={"sample": bare.asked.sample.model_copy(update={"media": None})})
     build_of(root / "words", described=[], thoughts=[bare.model_copy(update={"asked": words})], config=config)
+    split = tuple(on_clip(who, says, item=described[0].id) for who, says in (("ann", "safe"), ("bo", "harmful")))
+    two = ReviewConfig(annotators=("ann", "bo"))
+    build_of(root / "split", described=described[:1], thoughts=[], people=People(clips=split), config=two)
     facts = Facts(kind="video", codec="h264", width_px=32, height_px=32, num_frames=8, duration_s=2, has_audio=False)
     sha256 = sha256_file(root / "file" / "clips" / "m.mp4")
     moving = picture_clip("m", by="unsettled", facts=facts)
@@ -242,6 +245,17 @@ def test_what_is_quarantined_is_not_shown_again(context: Any, folder: Path) -> N
     press(page, "z")
     assert shown(page) == first
     assert is_covered(page)
+
+
+def test_who_judged_an_item_is_not_asked_again_and_another_person_is(context: Any, folder: Path) -> None:
+    page = opened(context, folder / "split", "clips.html")
+    expect(page.locator("#left")).to_have_text("1 of 1 done")
+    press(page, "ArrowLeft", "r", "s")
+    expect(page.locator("#review-card")).to_contain_text("another person is needed")
+    assert stored(page) == []
+    page.locator("#annotator").fill("cy")
+    press(page, "Enter", "r", "s")
+    expect(page.locator("#told")).to_contain_text("safe")
 
 
 def test_the_page_asks_for_a_break_and_counts_anew_after_it(context: Any, folder: Path) -> None:

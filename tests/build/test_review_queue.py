@@ -133,6 +133,18 @@ def test_named_reviewers_get_a_page_each_and_long_queues_wait(tmp_path: Path) ->
     assert f"2 to judge, {len(rows) - 2} more wait" in text
 
 
+def test_where_nobody_is_left_a_page_asks_for_a_further_person(tmp_path: Path) -> None:
+    rows = [picture_clip(name, by="unsettled") for name in CLIPS]
+    split = People(clips=(on_clip("ann", "safe", item=rows[0].id), on_clip("bo", "harmful", item=rows[0].id)))
+    config = ReviewConfig(annotators=("ann", "bo"), row_share=0.0)
+    paths = {path.name: path.read_text(encoding="utf-8")
+             for path in build_of(tmp_path, described=rows, thoughts=[], people=split, config=config)}  # fmt: skip
+    pages = {name for name in paths if name.startswith("clips")}
+    assert pages == {"clips-ann.html", "clips-bo.html", "clips.html"}
+    assert [name for name in sorted(pages) if rows[0].id in paths[name]] == ["clips.html"]
+    assert f'["{rows[0].id}","{rows[0].id}","",["ann","bo"]]' in paths["clips.html"]
+
+
 def test_a_clip_that_cannot_be_read_or_has_changed_has_a_note_and_no_frames(tmp_path: Path) -> None:
     rows = [picture_clip(name, by="unsettled") for name in CLIPS]
     for name in CLIPS:

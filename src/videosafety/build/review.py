@@ -1,6 +1,7 @@
 """review: the pages on which people judge clips and responses, and what they agree on; written beside the build.
 
-    OUT/review/clips.html, rows.html      one queue each; with named reviewers one page each, ``clips-ann.html``
+    OUT/review/clips.html, rows.html      one queue each; with named reviewers one page each, ``clips-ann.html``, and
+                                          these for a further person, where two are of two minds and nobody is left
     OUT/review/agreement.html, .json      agreement, pair by pair
     OUT/review/previews/*.json            frames that the pages hold, so that the next build need not decode again
     OUT/review/verdicts/*.jsonl           where reviewers' exports are read from, unless the recipe names a folder
@@ -27,7 +28,7 @@ from markupsafe import Markup
 from videosafety.build.agreement import agreement, agreement_table
 from videosafety.build.people import People, Reason, digest_of, read_people
 from videosafety.build.previews import Preview, previews
-from videosafety.build.queue import Queued, ReviewConfig, clip_queue, for_annotator, row_queue
+from videosafety.build.queue import Queued, ReviewConfig, clip_queue, for_annotator, row_queue, unassigned
 from videosafety.build.records import Clip, Described, Thought
 from videosafety.core.labels import Safety
 from videosafety.core.store import storage_errors, write_json, write_text
@@ -109,9 +110,14 @@ def write_review(
 
 
 def _parts(queue: Sequence[Queued], config: ReviewConfig) -> list[tuple[str, str, list[Queued]]]:
-    """(suffix of the file, reviewer, items) of each page that holds anything."""
+    """(suffix of the file, reviewer, items) of each page that holds anything.
+
+    A page without a reviewer is for whoever opens it: all items where nobody is named, else those on which more people
+    are needed than there are.
+    """
     parts = [(f"-{one}", one, for_annotator(queue, one, config=config)) for one in config.annotators]
-    return [part for part in parts or [("", "", list(queue))] if part[2]]
+    parts.append(("", "", unassigned(queue, config=config) if parts else list(queue)))
+    return [part for part in parts if part[2]]
 
 
 @dataclass(frozen=True)
@@ -139,7 +145,8 @@ class _Desk:
         mine = queue[: self.config.max_items]
         rows = [described[one.place] for one in mine]
         items = [{"tags": _facts(row), "parts": []} for row in rows]
-        data = self._data("clip", annotator, [(row.id, row.id, "") for row in rows], items, rows)
+        keys = [(row.id, row.id, "", one.judged) for row, one in zip(rows, mine, strict=True)]
+        data = self._data("clip", annotator, keys, items, rows)
         actions = [("safe", "Safe", "s"), ("harmful", "Harmful …", "h"), ("exclude", "Exclude", "x"),
                    ("quarantine", "Quarantine", "q")]  # fmt: skip
         lead = ("Say of each clip whether what it shows is safe or harmful, and which harm it is. Exclude what does "
@@ -154,7 +161,9 @@ class _Desk:
         rows = [thoughts[one.place] for one in mine]
         items = [{"tags": _labels(row), "parts": _words(row)} for row in rows]
         clips = [row.asked.described if row.asked.sample.media is not None else None for row in rows]
-        keys = [(row.id, row.asked.described.id, digest_of(row)) for row in rows]
+        keys = [
+            (row.id, row.asked.described.id, digest_of(row), one.judged) for row, one in zip(rows, mine, strict=True)
+        ]
         data = self._data("row", annotator, keys, items, clips)
         actions = [("accept", "Accept", "a"), ("reject", "Reject …", "x"), ("quarantine", "Quarantine", "q")]
         lead = ("Accept a query with its response if everything about it is right: its labels for this clip, its "
@@ -175,7 +184,7 @@ class _Desk:
         self,
         kind: Kind,
         annotator: str,
-        keys: Sequence[tuple[str, str, str]],
+        keys: Sequence[tuple[str, str, str, tuple[str, ...]]],
         items: Sequence[dict[str, Any]],
         clips: Sequence[Described | None],
     ) -> _Queue:

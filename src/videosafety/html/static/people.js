@@ -8,7 +8,7 @@
   const ID = /^[A-Za-z0-9][A-Za-z0-9._:@=+-]{0,199}$/;
   const name = byId("annotator");
   const note = byId("note");
-  const items = index.items.map(([id, clip, seen], number) => ({ number, id, clip, seen }));
+  const items = index.items.map(([id, clip, seen, judged], number) => ({ number, id, clip, seen, judged }));
   const choices = new Map(index.choices.map(([id, , key]) => [key, id]));
   const legal = new Set(index.choices.map(([id]) => id));
   let kept = []; // verdicts in the order given
@@ -23,7 +23,8 @@
 
   const keyOf = (verdict) => `${verdict.item} ${verdict.seen || ""}`;
   const keyIn = (item) => `${item.id} ${item.seen}`;
-  const isOver = (item) => done.has(keyIn(item)) || barred.has(item.clip);
+  const isOver = (item) => done.has(keyIn(item)) || barred.has(item.clip) || isOld(item);
+  const isOld = (item) => item.judged.includes(name.value.trim()); // this person's verdict has reached the build
   const tell = (text) => { byId("told").textContent = text; };
 
   // Verdicts: what may be kept, where, and how much is left.
@@ -154,6 +155,7 @@
     let inside;
     if (!item) inside = make("p", "no-media", items.some((one) => !isOver(one)) ? "The end of the queue. Some items were skipped: go back to them." : "Nothing is left. Export your verdicts and send the file to whoever runs the build.");
     else if (barred.has(item.clip)) inside = make("p", "no-media", "Quarantined by you: it is not shown again. Undo takes your last verdict back.");
+    else if (isOld(item)) inside = make("p", "no-media", "You have judged this one, and your verdict has reached the build: another person is needed.");
     else inside = draw(item);
     byId("review-card").replaceChildren(inside);
     byId("place").textContent = item ? `${(at + 1).toLocaleString("en")} of ${items.length.toLocaleString("en")}${given ? ", judged: " + saying(given) : ""}` : "";
