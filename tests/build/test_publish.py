@@ -13,8 +13,10 @@ from release_rows import CONTENT, HARMFUL, mixture
 from videosafety.build import publish as verb
 from videosafety.build.gates import run_gates
 from videosafety.build.publish import publish
+from videosafety.build.publish_card import restricted_card
 from videosafety.build.publish_check import release_faults
 from videosafety.build.publish_config import PublishConfig
+from videosafety.build.publish_folder import Tally
 from videosafety.build.publish_rows import open_row, row_of, words_of
 from videosafety.core.errors import InputError
 from videosafety.core.example import Example
@@ -286,6 +288,15 @@ def test_the_card_says_what_is_in_it_and_foreign_names_stay_text(release):
     for line in lines:
         assert line in card
     assert "<i>" not in card
+
+
+@pytest.mark.parametrize(
+    ("licence", "said"),
+    [(None, {}), ("CC-BY-4.0", {"license": "cc-by-4.0"}), ("ours: a", {"license": "other", "license_name": "ours: a"})],
+)
+def test_a_licence_is_named_as_hugging_face_names_it(licence, said):
+    head = yaml.safe_load(restricted_card(PublishConfig(licence=licence), Tally()).split("---")[1])
+    assert {key: value for key, value in head.items() if key.startswith("license")} == said
 
 
 def test_croissant_is_valid_and_loads_rows(release):

@@ -22,6 +22,9 @@ from videosafety.build.state import State
 from videosafety.core.errors import printable
 
 MAX_CELL = 200  # characters
+LICENCES = frozenset(
+    {"apache-2.0", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "cc-by-sa-4.0", "cc0-1.0", "mit", "odbl"}
+)  # those of our kind that Hugging Face has a word for; others go by their name
 SIZES = ((1000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"), (10**12, "n>1M"))
 
 
@@ -91,7 +94,8 @@ def _front(config: PublishConfig, tally: Tally) -> str:
                     {"config_name": CLIPS, "data_files": clips}],
     }  # fmt: skip
     if config.licence is not None:
-        head |= {"license": "other", "license_name": config.licence}
+        named = config.licence.lower()
+        head |= {"license": named} if named in LICENCES else {"license": "other", "license_name": config.licence}
     return f"---\n{yaml.safe_dump(head, sort_keys=False, allow_unicode=True)}---\n"
 
 

@@ -19,7 +19,7 @@ from videosafety.core.jsonl import canonical_json
 
 SPLITS: tuple[Literal["eval", "sft", "cot", "rl"], ...] = ("eval", *TRAIN)
 DATA, CLIPS = "data", "clips"
-ROWS_AT_ONCE = 4096  # a row group
+ROWS_AT_ONCE = 1024  # a row group
 VERSION_KEY = b"videosafety_schema"
 
 
