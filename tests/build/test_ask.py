@@ -265,7 +265,7 @@ def test_new_words_are_a_new_step_and_run_over_a_ledger(tmp_path: Path) -> None:
     step = Ask(BOOK)
     assert isinstance(step, RowStep)
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        made = run_step(step, [described("h", category="fraud"), described("s")], ledger)
+        made = list(run_step(step, [described("h", category="fraud"), described("s")], ledger))
     assert made == rows(step, described("h", category="fraud"), described("s"))
 
 

@@ -120,7 +120,7 @@ def test_clips_without_a_label_hold_the_build_and_a_label_lets_it_go_on(footage,
 
 
 def test_a_quota_that_is_not_met_fails_the_build_and_publishes_nothing(footage, tmp_path):
-    with pytest.raises(InputError, match="fails 1 of its gates: quotas: sft: .* of 5000 rows"):
+    with pytest.raises(InputError, match=r"fails 1 of its gates: quotas: sft: \d+ of 5000 rows"):
         build(recipe(footage, "mix.quotas.sft=5000"), clips=footage / "clips", out=tmp_path / "out")
     assert not (tmp_path / "out" / "release").exists()
 

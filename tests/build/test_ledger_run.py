@@ -11,9 +11,9 @@ from typing import ClassVar
 
 import pytest
 
+from videosafety.build import run
 from videosafety.build.ledger import Call, Ledger, Outcome, read_account
 from videosafety.build.pool import Crash, run_isolated
-from videosafety.build import run
 from videosafety.build.state import State, Terminal
 from videosafety.core.errors import InputError, StorageError
 from videosafety.core.records import Record

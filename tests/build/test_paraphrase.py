@@ -102,7 +102,7 @@ def test_where_no_rewording_comes_the_template_stands(answers) -> None:
 
 
 def test_a_server_that_cannot_be_reached_is_tried_again_by_the_next_run() -> None:
-    assert reword(asked()["HH"], ServerError("down"))[0] == Terminal(state=State.FAILED, reason="server:ServerError")
+    assert reword(asked()["HH"], ServerError("down"))[0] == Terminal(state=State.FAILED, reason="server:rejected")
 
 
 def test_the_model_is_told_what_the_kind_needs() -> None:
@@ -121,8 +121,8 @@ def test_it_runs_over_a_ledger_and_the_client_is_no_part_of_the_key(tmp_path) ->
     assert isinstance(step, AsyncStep)
     assert step_hash(step) == step_hash(Paraphrase(phrases=BOOK, model="writer-1", client=Client()))
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
-        made = run_step(step, list(rows.values()), ledger, concurrency=1)
-        again = run_step(step, list(rows.values()), ledger, concurrency=1)
+        made = list(run_step(step, list(rows.values()), ledger, concurrency=1))
+        again = list(run_step(step, list(rows.values()), ledger, concurrency=1))
     assert [row.sample.query for row in made] == [GOOD[kind] for kind in kinds]
     assert again == made
     assert len(client.prompts) == len(rows)

@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from videosafety.build.ledger import Ledger
 from videosafety.build.purse import LocalPurse
@@ -34,6 +34,7 @@ from videosafety.core.store import storage_errors
 SHARDS = "shards"
 PAID = "paid.sqlite"
 MAX_RETRIES = 3  # of a task whose worker died; Ray's default is for ever
+PURSE_WAIT_S = 600.0  # for money that a task has set aside, which may have died with it
 LOCK_WAIT_S = 30.0  # for the worker of a killed run to let go of its shard
 
 
@@ -80,18 +81,19 @@ class Cluster:
         return self._shards / PAID
 
     def _ended(self, stage: Stage, source: Any, places: Sequence[int], paid: Path | None) -> Iterator[tuple[Path, int]]:
-        """Ledgers of shards as they end, with their rows; a few more are under way than the cluster has processors."""
+        """Ledgers of shards as they end, with their rows; one is under way for each processor of the cluster."""
         task = self._ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(work_shard)
         size = self._config.rows_per_shard
         cuts = iter(range(0, len(places), size))
-        most = 2 * max(1, round(self._ray.cluster_resources().get("CPU", 1)))
+        most = max(1, round(self._ray.cluster_resources().get("CPU", 1)))
         under_way: dict[Any, tuple[Path, int]] = {}
         while True:
             while len(under_way) < most and (cut := next(cuts, None)) is not None:
                 rows = [source.json(place) for place in places[cut : cut + size]]
                 name = hashlib.sha256(b"\n".join([stage.name.encode(), *rows])).hexdigest()[:32]
                 path = self._shards / f"{name}.sqlite"
-                handle = task.remote(stage, source.kind, rows, path, paid, self._purse, self._concurrency)
+                limits = Limits(self._concurrency, share=most)
+                handle = task.remote(stage, source.kind, rows, path, paid, self._purse, limits)
                 under_way[handle] = (path, len(rows))
             if not under_way:
                 return
@@ -123,12 +125,20 @@ class Cluster:
                 path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
+class Limits(NamedTuple):
+    """Of one shard: rows that wait for models at a time; one of how many that ask the same models."""
+
+    concurrency: int
+    share: int
+
+
 def work_shard(
-    stage: Stage, kind: type[Record], rows: Sequence[bytes], path: Path, paid: Path | None, purse: Any, concurrency: int
+    stage: Stage, kind: type[Record], rows: Sequence[bytes], path: Path, paid: Path | None, purse: Any, limits: Limits
 ) -> None:
     """What a task does: the stage over a shard's rows, into the shard's ledger."""
     with _opened(path, paid) as ledger:
-        run_step(stage.make(ledger, purse), Packed(kind, rows), ledger, workers=1, concurrency=concurrency)
+        step = stage.make(ledger, purse, share=limits.share)
+        run_step(step, Packed(kind, rows), ledger, workers=1, concurrency=limits.concurrency)
 
 
 def _opened(path: Path, paid: Path | None) -> Ledger:
@@ -147,7 +157,7 @@ class _Holder:
     """The actor that holds the purse."""
 
     def __init__(self, cap_usd: float | None, spent_usd: float) -> None:
-        self._purse = LocalPurse(cap_usd, spent_usd=spent_usd)
+        self._purse = LocalPurse(cap_usd, spent_usd=spent_usd, wait_s=PURSE_WAIT_S)
 
     async def reserve(self, usd: float) -> bool:
         return await self._purse.reserve(usd)

@@ -22,15 +22,15 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 from pydantic import Field
 
 from videosafety.build.check import language_fault, query_fault
 from videosafety.build.diversity import plain
-from videosafety.build.mix import TRAIN, Quotas, counts, shortfalls
+from videosafety.build.mix import TRAIN, Quotas, counts, missed
 from videosafety.build.records import Mixed
-from videosafety.build.sides import NEAR, clip_keys, near_queries, word_keys
+from videosafety.build.sides import NEAR, clip_keys, near_queries, traits_of, word_keys
 from videosafety.core.errors import InputError
 from videosafety.core.labels import Safety
 from videosafety.core.records import Record
@@ -84,7 +84,7 @@ def run_gates(
     release: Path | None = None,
     restricted: str = "restricted",
 ) -> list[Finding]:
-    """All gates over the rows of a build, each with all that it found.
+    """All gates over the rows of a build, each with all that it found; the rows are gone through once.
 
     Args:
         rows: the mixture, all splits.
@@ -96,18 +96,22 @@ def run_gates(
         restricted: the folder inside of it that may hold what is harmful.
     """
     known = load_taxonomy(taxonomy)
-    gates: tuple[tuple[str, Callable[[], Iterable[str]]], ...] = (
-        ("rows", lambda: _row_faults(rows)),
-        ("labels", lambda: _label_faults(rows, known)),
-        ("grammar", lambda: _grammar_faults(rows)),
-        ("language", lambda: _language_faults(rows)),
-        ("leak", lambda: leaks(rows, near=near)),
-        ("splits", lambda: _split_faults(rows)),
-        ("quotas", lambda: _quota_faults(rows, quotas) if quotas is not None else ()),
-        ("counts", lambda: count_faults(numbers_of(rows), declared) if declared is not None else ()),
-        ("restricted", lambda: restricted_faults(rows, release, inside=restricted) if release is not None else ()),
-    )
-    return [Finding(name, tuple(gate())) for name, gate in gates]
+    numbers, harmful = Numbers(), Harmful()
+    gates: list[_Gate] = [
+        _Unique(), _ByRow("labels", lambda row: _label_faults(row, known)), _ByRow("grammar", _grammar_faults),
+        _ByRow("language", _language_faults), _Leaks(near), _Splits(),
+    ]  # fmt: skip
+    for row in rows:
+        for gate in gates:
+            gate.see(row)
+        numbers.see(row)
+        harmful.see(row)
+    return [
+        *(Finding(gate.name, tuple(gate.faults())) for gate in gates),
+        Finding("quotas", tuple(quota_faults(numbers.rows, quotas)) if quotas is not None else ()),
+        Finding("counts", tuple(count_faults(numbers.told, declared)) if declared is not None else ()),
+        Finding("restricted", tuple(harmful.faults_in(release, inside=restricted)) if release is not None else ()),
+    ]
 
 
 def enforce(findings: Iterable[Finding]) -> None:
@@ -119,64 +123,127 @@ def enforce(findings: Iterable[Finding]) -> None:
                          fix="mend the rows, or the recipe that made them")  # fmt: skip
 
 
-def _row_faults(rows: Sequence[Mixed]) -> Iterator[str]:
-    if not rows:
-        yield "there is no row"
-    for field in ("id", "parent"):
-        times = Counter(getattr(row, field) for row in rows)
-        yield from (f"{field} {name} stands {count} times" for name, count in times.items() if count > 1)
+class _Gate(Protocol):
+    """Sees every row once, then says what is wrong."""
+
+    @property
+    def name(self) -> str:
+        """The gate's name."""
+
+    def see(self, row: Mixed) -> None:
+        """One row."""
+
+    def faults(self) -> Iterable[str]:
+        """What was wrong."""
 
 
-def _label_faults(rows: Sequence[Mixed], taxonomy: Taxonomy) -> Iterator[str]:
-    for row in rows:
-        if fault := query_fault(row.asked, taxonomy=taxonomy):
-            yield f"{row.id} {fault}"
-        labels, example = row.asked.sample.labels, row.example
-        if example is not None and any(
-            getattr(example, name) is not getattr(labels, name) for name in ("visual", "textual", "request")
-        ):
-            yield f"{row.id} labels:example"
+class _ByRow:
+    """A gate that judges each row by itself."""
+
+    def __init__(self, name: str, judge: Callable[[Mixed], Iterable[str]]) -> None:
+        self.name, self._judge = name, judge
+        self._found: list[str] = []
+
+    def see(self, row: Mixed) -> None:
+        self._found += self._judge(row)
+
+    def faults(self) -> Iterable[str]:
+        return self._found
 
 
-def _grammar_faults(rows: Sequence[Mixed]) -> Iterator[str]:
-    for row in rows:
-        if row.example is None:
-            continue
-        try:
-            status = parse(row.example.target(structured=True)).status
-        except InputError:
-            yield f"{row.id} cannot be rendered"
-            continue
-        if status is not ParseStatus.COMPLETE:
-            yield f"{row.id} {status.value}"
+class _Unique:
+    """There are rows, and none stands twice."""
+
+    name = "rows"
+
+    def __init__(self) -> None:
+        self._times: dict[str, Counter[str]] = {"id": Counter(), "parent": Counter()}
+
+    def see(self, row: Mixed) -> None:
+        for field, times in self._times.items():
+            times[getattr(row, field)] += 1
+
+    def faults(self) -> Iterator[str]:
+        if not self._times["id"]:
+            yield "there is no row"
+        for field, times in self._times.items():
+            yield from (f"{field} {name} stands {count} times" for name, count in times.items() if count > 1)
 
 
-def _language_faults(rows: Sequence[Mixed]) -> Iterator[str]:
-    for row in rows:
-        example = row.example
-        fault = (
-            language_fault(row.asked) if example is None
-            else language_fault(row.asked, think=example.think, answer=example.answer)
-        )  # fmt: skip
-        if fault is None and example is not None and example.language != row.asked.sample.language:
-            fault = "language:example"
-        if fault is not None:
-            yield f"{row.id} {fault}"
+def _label_faults(row: Mixed, taxonomy: Taxonomy) -> Iterator[str]:
+    if fault := query_fault(row.asked, taxonomy=taxonomy):
+        yield f"{row.id} {fault}"
+    labels, example = row.asked.sample.labels, row.example
+    if example is not None and any(
+        getattr(example, name) is not getattr(labels, name) for name in ("visual", "textual", "request")
+    ):
+        yield f"{row.id} labels:example"
 
 
-def leaks(rows: Sequence[Mixed], *, near: float = NEAR) -> Iterator[str]:
-    """All that stands in evaluation and in training: files, clusters, templates, queries equal or nearly."""
-    held: dict[str, set[str]] = {"eval": set(), "train": set()}
-    queries: dict[str, set[str]] = {"eval": set(), "train": set()}
-    for row in rows:
-        side = "eval" if row.split == "eval" else "train"
-        held[side].update([*clip_keys(row.asked), *word_keys(row.asked)])
-        queries[side].add(plain(row.asked.sample.query))
-    yield from sorted(_named(key) for key in held["eval"] & held["train"])
-    shared = queries["eval"] & queries["train"]
-    for first, second in near_queries(queries["eval"], among=queries["train"], near=near):
-        if not {first, second} & shared:
-            yield f"queries {_digest(first)} and {_digest(second)} are nearly the same"
+def _grammar_faults(row: Mixed) -> Iterator[str]:
+    if row.example is None:
+        return
+    try:
+        status = parse(row.example.target(structured=True)).status
+    except InputError:
+        yield f"{row.id} cannot be rendered"
+        return
+    if status is not ParseStatus.COMPLETE:
+        yield f"{row.id} {status.value}"
+
+
+def _language_faults(row: Mixed) -> Iterator[str]:
+    example = row.example
+    fault = (
+        language_fault(row.asked) if example is None
+        else language_fault(row.asked, think=example.think, answer=example.answer)
+    )  # fmt: skip
+    if fault is None and example is not None and example.language != row.asked.sample.language:
+        fault = "language:example"
+    if fault is not None:
+        yield f"{row.id} {fault}"
+
+
+class _Leaks:
+    """What stands in evaluation and in training: files, clusters, templates, queries equal or nearly."""
+
+    name = "leak"
+
+    def __init__(self, near: float) -> None:
+        self._near = near
+        self._held: dict[str, set[str]] = {"eval": set(), "train": set()}
+        self._queries: dict[str, set[str]] = {"eval": set(), "train": set()}
+
+    def see(self, row: Mixed) -> None:
+        side, traits = "eval" if row.split == "eval" else "train", traits_of(row.asked)
+        self._held[side].update([*clip_keys(traits), *word_keys(traits)])
+        self._queries[side].add(traits.query)
+
+    def faults(self) -> Iterator[str]:
+        held, queries = self._held, self._queries
+        yield from sorted(_named(key) for key in held["eval"] & held["train"])
+        shared = queries["eval"] & queries["train"]
+        for first, second in near_queries(queries["eval"], among=queries["train"], near=self._near):
+            if not {first, second} & shared:
+                yield f"queries {_digest(first)} and {_digest(second)} are nearly the same"
+
+
+class _Splits:
+    """No clip stands in two splits of training."""
+
+    name = "splits"
+
+    def __init__(self) -> None:
+        self._splits: dict[str, set[str]] = defaultdict(set)
+
+    def see(self, row: Mixed) -> None:
+        for key in clip_keys(row.asked) if row.split != "eval" else ():
+            self._splits[key].add(row.split)
+
+    def faults(self) -> Iterator[str]:
+        for key, own in sorted(self._splits.items()):
+            if len(own) > 1:
+                yield f"{_named(key)} in {' and '.join(sorted(own))}"
 
 
 def _named(key: str) -> str:
@@ -189,37 +256,51 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _split_faults(rows: Sequence[Mixed]) -> Iterator[str]:
-    splits: dict[str, set[str]] = defaultdict(set)
-    for row in rows:
-        if row.split != "eval":
-            for key in clip_keys(row.asked):
-                splits[key].add(row.split)
-    yield from (f"{_named(key)} in {' and '.join(sorted(own))}" for key, own in sorted(splits.items()) if len(own) > 1)
-
-
-def _quota_faults(rows: Sequence[Mixed], quotas: Quotas) -> Iterator[str]:
-    yield from (str(missing) for missing in shortfalls(rows, quotas))
-    got = counts(rows)
+def quota_faults(got: Mapping[str, int], quotas: Quotas) -> Iterator[str]:
+    """Quotas that are not met, then those that are exceeded."""
+    yield from (str(missing) for missing in missed(got, quotas))
     wanted: dict[str, int | None] = {f"eval {subset}": count for subset, count in quotas.eval.items()}
     wanted |= {name: getattr(quotas, name) for name in TRAIN}
-    yield from (f"{name}: {got[name]} rows, over {count}" for name, count in wanted.items()
-                if count is not None and got[name] > count)  # fmt: skip
+    yield from (f"{name}: {got.get(name, 0)} rows, over {count}" for name, count in wanted.items()
+                if count is not None and got.get(name, 0) > count)  # fmt: skip
 
 
-def numbers_of(rows: Sequence[Mixed]) -> dict[str, int]:
-    """The numbers of a data set that somebody may have declared; a pair is a row with a clip."""
-    by_split = counts(rows)
-    samples = [row.asked.sample for row in rows]
-    named = {category for row in rows for category in (row.asked.sample.category, row.asked.described.category)}
-    return {
-        "pairs": sum(sample.media is not None for sample in samples),
-        "eval": by_split["eval"],
-        "train": sum(by_split[name] for name in TRAIN),
-        **{name: by_split[name] for name in TRAIN},
-        "categories": len(named - {None}),
-        "languages": len({sample.language for sample in samples}),
-    }
+class Numbers:
+    """The numbers of a data set: ``rows`` by split and subset, and what somebody may have declared."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[str] = Counter()
+        self._pairs = 0
+        self._categories: set[str | None] = {None}
+        self._languages: set[str] = set()
+
+    def see(self, row: Mixed) -> None:
+        """Count a row; a pair is a row with a clip."""
+        sample = row.asked.sample
+        self.rows += counts([row])
+        self._pairs += sample.media is not None
+        self._categories |= {sample.category, row.asked.described.category}
+        self._languages.add(sample.language)
+
+    @property
+    def told(self) -> dict[str, int]:
+        """By the names of ``Declared``."""
+        return {
+            "pairs": self._pairs,
+            "eval": self.rows["eval"],
+            "train": sum(self.rows[name] for name in TRAIN),
+            **{name: self.rows[name] for name in TRAIN},
+            "categories": len(self._categories - {None}),
+            "languages": len(self._languages),
+        }
+
+
+def numbers_of(rows: Iterable[Mixed]) -> dict[str, int]:
+    """The numbers of rows that somebody may have declared."""
+    numbers = Numbers()
+    for row in rows:
+        numbers.see(row)
+    return numbers.told
 
 
 def count_faults(numbers: Mapping[str, int], declared: Declared) -> list[str]:
@@ -233,20 +314,40 @@ def count_faults(numbers: Mapping[str, int], declared: Declared) -> list[str]:
     return faults
 
 
-def restricted_faults(rows: Sequence[Mixed], release: Path, *, inside: str) -> Iterator[str]:
+class Harmful:
+    """What may stand in a release's restricted folder only: harmful clips, and the words of harmful queries."""
+
+    def __init__(self) -> None:
+        self._media: set[str] = set()
+        self._words: set[str] = set()
+
+    def see(self, row: Mixed) -> None:
+        """Note what a row holds of it."""
+        if row.asked.described.visual is Safety.HARMFUL:
+            self._media.add(row.asked.described.clip.sha256)
+        if row.asked.sample.labels.request is Safety.HARMFUL:
+            self._words.add(plain(row.asked.sample.query))
+
+    def faults_in(self, release: Path, *, inside: str) -> Iterator[str]:
+        """Files of the release outside of ``inside`` that hold any of it."""
+        for path in sorted(one for one in release.rglob("*") if one.is_file()):
+            name = path.relative_to(release)
+            if name.parts[0] == inside:
+                continue
+            suffix = path.suffix.lower()
+            if suffix in TEXT_SUFFIXES:
+                if any(plain(text) in self._words for text in _texts(path)):
+                    yield f"{name.as_posix()} holds the words of a harmful query"
+            elif suffix in MEDIA_SUFFIXES and sha256_file(path) in self._media:
+                yield f"{name.as_posix()} is a harmful clip"
+
+
+def restricted_faults(rows: Iterable[Mixed], release: Path, *, inside: str) -> Iterator[str]:
     """Files of the release, outside of its restricted folder, with a harmful clip or the words of a harmful query."""
-    media = {row.asked.described.clip.sha256 for row in rows if row.asked.described.visual is Safety.HARMFUL}
-    words = {plain(row.asked.sample.query) for row in rows if row.asked.sample.labels.request is Safety.HARMFUL}
-    for path in sorted(one for one in release.rglob("*") if one.is_file()):
-        name = path.relative_to(release)
-        if name.parts[0] == inside:
-            continue
-        suffix = path.suffix.lower()
-        if suffix in TEXT_SUFFIXES:
-            if any(plain(text) in words for text in _texts(path)):
-                yield f"{name.as_posix()} holds the words of a harmful query"
-        elif suffix in MEDIA_SUFFIXES and sha256_file(path) in media:
-            yield f"{name.as_posix()} is a harmful clip"
+    harmful = Harmful()
+    for row in rows:
+        harmful.see(row)
+    return harmful.faults_in(release, inside=inside)
 
 
 def _texts(path: Path) -> Iterator[str]:

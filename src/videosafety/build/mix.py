@@ -10,7 +10,7 @@ Example:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -18,7 +18,7 @@ from typing import ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from videosafety.build.records import Asked, Mixed, Thought
-from videosafety.build.sides import NEAR, clip_groups, drawn_place, sides
+from videosafety.build.sides import NEAR, Traits, clip_groups, drawn_place, sides, traits_of
 from videosafety.build.state import State, Terminal
 from videosafety.core.example import Example, Turn
 from videosafety.core.records import Record, Sample
@@ -67,28 +67,33 @@ class Mix:
 
     def over(self, records: Sequence[Asked | Thought]) -> Iterator[Sequence[Mixed] | Terminal]:
         """For every row its place in the release, or why it has none."""
-        rows = [record.asked if isinstance(record, Thought) else record for record in records]
-        ends: list[str] = [""] * len(records)
+        rows: list[_Row] = []
+        for record in records:
+            asked = record.asked if isinstance(record, Thought) else record
+            stratum = (asked.kind, asked.sample.language, asked.sample.category)
+            rows.append(_Row(traits_of(asked), stratum, isinstance(record, Thought)))
+        traits = [row.traits for row in rows]
+        ends: dict[int, str] = {}
         split: dict[int, str] = {}
         train: list[int] = []
-        placed = sides(rows, eval_share=self.eval_share, seed=self.seed, near=self.near)
+        placed = sides(traits, eval_share=self.eval_share, seed=self.seed, near=self.near)
         for index, (side, why) in enumerate(placed):
             if side is None:
                 ends[index] = f"split:{why}"
             elif side == "eval":
                 split[index] = "eval"
-            elif isinstance(records[index], Asked):
+            elif not rows[index].has_response:
                 ends[index] = "split:no_response"
             else:
                 train.append(index)
-        split |= self._divided(rows, train)
+        split |= self._divided(traits, train)
         for index in self._over(rows, split):
             ends[index] = f"quota:{split.pop(index)}"
         for index, record in enumerate(records):
-            end = Terminal(state=State.FILTERED, reason=ends[index]) if index not in split else None
+            end = Terminal(state=State.FILTERED, reason=ends[index]) if index in ends else None
             yield end or _mixed(record, split[index])
 
-    def _divided(self, rows: Sequence[Asked], train: Sequence[int]) -> dict[int, str]:
+    def _divided(self, rows: Sequence[Traits], train: Sequence[int]) -> dict[int, str]:
         """The split of every training row: a group of clips goes where most is missing."""
         wanted = {name: getattr(self.quotas, name) for name in TRAIN}
         parts = PROPORTION if None in wanted.values() else wanted
@@ -106,29 +111,37 @@ class Mix:
             split |= dict.fromkeys(members[group], name)
         return split
 
-    def _over(self, rows: Sequence[Asked], split: dict[int, str]) -> list[int]:
+    def _over(self, rows: Sequence["_Row"], split: dict[int, str]) -> list[int]:
         """The rows that are over a quota."""
         pools: dict[tuple[str, int], list[int]] = defaultdict(list)
         for index, name in split.items():
-            subset = SUBSET_OF[rows[index].kind]
+            subset = SUBSET_OF[rows[index].traits.kind]
             quota = self.quotas.eval.get(subset) if name == "eval" else getattr(self.quotas, name)  # type: ignore[call-overload]
             if quota is not None:
                 pools[(f"eval {subset}" if name == "eval" else name, quota)].append(index)
         return [index for (_, quota), pool in sorted(pools.items()) for index in self._ranked(rows, pool)[quota:]]
 
-    def _ranked(self, rows: Sequence[Asked], pool: Iterable[int]) -> list[int]:
+    def _ranked(self, rows: Sequence["_Row"], pool: Iterable[int]) -> list[int]:
         """A pool in the order in which it is taken: by turns of each kind, language and category."""
 
         def place(index: int) -> str:
-            return drawn_place(self.seed, rows[index].id)
+            return drawn_place(self.seed, rows[index].traits.id)
 
         turns: Counter[tuple[str, str, str | None]] = Counter()
         ranked: list[tuple[int, str, int]] = []
         for index in sorted(pool, key=place):
-            stratum = (rows[index].kind, rows[index].sample.language, rows[index].sample.category)
+            stratum = rows[index].stratum
             ranked.append((turns[stratum], place(index), index))
             turns[stratum] += 1
         return [index for _, _, index in sorted(ranked)]
+
+
+class _Row(NamedTuple):
+    """All that mixing needs of a row: the row itself stays in the ledger."""
+
+    traits: Traits
+    stratum: tuple[str, str, str | None]  # kind, language, category
+    has_response: bool
 
 
 def _mixed(record: Asked | Thought, split: str) -> list[Mixed]:
@@ -161,12 +174,15 @@ def counts(rows: Iterable[Mixed]) -> Counter[str]:
 
 def shortfalls(rows: Iterable[Mixed], quotas: Quotas) -> list[Shortfall]:
     """Every quota that is not met."""
-    got = counts(rows)
+    return missed(counts(rows), quotas)
+
+
+def missed(got: Mapping[str, int], quotas: Quotas) -> list[Shortfall]:
+    """Every quota that numbers of rows (as of ``counts``) do not meet."""
     wanted: dict[str, int | None] = {f"eval {subset}": count for subset, count in quotas.eval.items()}
     wanted |= {name: getattr(quotas, name) for name in TRAIN}
-    return [
-        Shortfall(name, count, got[name]) for name, count in wanted.items() if count is not None and got[name] < count
-    ]
+    return [Shortfall(name, count, got.get(name, 0)) for name, count in wanted.items()
+            if count is not None and got.get(name, 0) < count]  # fmt: skip
 
 
 def write_splits(folder: Path, rows: Sequence[Mixed], *, media: Path) -> list[Path]:

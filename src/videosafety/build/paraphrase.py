@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from pydantic import Field, ValidationError
 
+from videosafety.build.annotator import reason_of
 from videosafety.build.check import is_in
 from videosafety.build.diversity import plain
 from videosafety.build.phrases import PhraseBook
@@ -57,7 +58,7 @@ class Paraphrase:
             except Refused:
                 return [asked]
             except ServerError as error:
-                return Terminal(state=State.FAILED, reason=f"server:{type(error).__name__}")
+                return Terminal(state=State.FAILED, reason=reason_of(error))
             try:
                 text = Reworded.model_validate(said).query.strip()
             except ValidationError:

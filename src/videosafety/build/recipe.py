@@ -160,3 +160,19 @@ class BuildRecipe(Config):
         if (self.describe is None) == (self.labels is None):
             raise ValueError("name describe.annotators, or a file of labels")
         return self
+
+    @model_validator(mode="after")
+    def _a_cap_means_something(self) -> Self:
+        if self.limits.cost_cap_usd is not None:
+            for one in self.asked:
+                if not one.has_prices:
+                    prices = "usd_per_million_input and usd_per_million_output (0 where it is free)"
+                    raise ValueError(f"limits.cost_cap_usd is set, and {one.label} has no prices: give {prices}")
+        return self
+
+    @property
+    def asked(self) -> tuple[AnnotatorConfig, ...]:
+        """All models that are asked for anything."""
+        describe = self.describe
+        some = (*describe.annotators, describe.adjudicator) if describe is not None else ()
+        return tuple(one for one in (*some, self.ask.paraphrase, self.think.model) if one is not None)

@@ -16,7 +16,7 @@ import hashlib
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from videosafety.build.diversity import plain
 from videosafety.build.records import Asked
@@ -57,40 +57,68 @@ def family(template: str) -> str:
     return found.group(1) if found else template
 
 
-def clip_keys(asked: Asked) -> list[str]:
+class Traits(NamedTuple):
+    """What decides on which side a row lies, and nothing else of it: a hundred rows of a build fit where one was."""
+
+    id: str
+    twin: str | None
+    kind: str
+    template: str  # its family
+    query: str  # plain
+    cluster: str
+    files: tuple[str, ...]
+    split: str | None
+    visual: str
+
+
+def traits_of(row: Asked | Traits) -> Traits:
+    """The traits of a row."""
+    if isinstance(row, Traits):
+        return row
+    sample, described = row.sample, row.described
+    own = sample.media.sha256 if sample.media is not None else None
+    files = {described.clip.sha256, *([own] if own else [])}
+    return Traits(row.id, row.twin, row.kind, family(row.template), plain(sample.query), described.cluster,
+                  tuple(sorted(files)), sample.split, described.visual.value)  # fmt: skip
+
+
+def clip_keys(row: Asked | Traits) -> list[str]:
     """By what a row's clip is known: its file and its near-duplicate cluster."""
-    media = asked.sample.media
-    files = {asked.described.clip.sha256, *([media.sha256] if media is not None and media.sha256 else [])}
-    return [f"cluster:{asked.described.cluster}", *sorted(f"file:{one}" for one in files)]
+    one = traits_of(row)
+    return [f"cluster:{one.cluster}", *(f"file:{file}" for file in one.files)]
 
 
-def word_keys(asked: Asked) -> list[str]:
+def word_keys(row: Asked | Traits) -> list[str]:
     """By what a row's words are known: template and query."""
-    return [f"template:{family(asked.template)}", f"query:{plain(asked.sample.query)}"]
+    one = traits_of(row)
+    return [f"template:{one.template}", f"query:{one.query}"]
 
 
-def clip_groups(rows: Sequence[Asked]) -> list[str]:
+def clip_groups(rows: Sequence[Asked | Traits]) -> list[str]:
     """For every row its group of clips: same file, same cluster."""
     groups = Groups()
+    firsts: list[str] = []
     for row in rows:
         first, *others = clip_keys(row)
+        firsts.append(first)
         for key in others:
             groups.join(first, key)
-    return [groups.of(clip_keys(row)[0]) for row in rows]
+    return [groups.of(first) for first in firsts]
 
 
-def word_groups(rows: Sequence[Asked], *, near: float = NEAR) -> list[str]:
+def word_groups(rows: Sequence[Asked | Traits], *, near: float = NEAR) -> list[str]:
     """For every row its group of words: same template, twins, queries equal or nearly."""
     groups = Groups()
-    by_id = {row.id: row for row in rows}
-    for row in rows:
+    some = [traits_of(row) for row in rows]
+    template_of = {row.id: row.template for row in some}
+    for row in some:
         template, query = word_keys(row)
         groups.join(template, query)
-        if row.twin in by_id:
-            groups.join(template, word_keys(by_id[row.twin])[0])
-    for first, second in near_queries({plain(row.sample.query) for row in rows}, near=near):
+        if row.twin in template_of:
+            groups.join(template, f"template:{template_of[row.twin]}")
+    for first, second in near_queries({row.query for row in some}, near=near):
         groups.join(f"query:{first}", f"query:{second}")
-    return [groups.of(word_keys(row)[0]) for row in rows]
+    return [groups.of(f"template:{row.template}") for row in some]
 
 
 def shingles(query: str) -> frozenset[str]:
@@ -138,19 +166,20 @@ def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
 
 
 def sides(
-    rows: Sequence[Asked], *, eval_share: float, seed: int, near: float = NEAR
+    rows: Sequence[Asked | Traits], *, eval_share: float, seed: int, near: float = NEAR
 ) -> list[tuple[Side | None, Literal["", "clip", "words"]]]:
     """For every row its side, or None and by what it would leak.
 
     A group lies where ``sample.split`` puts most of its rows; without that, where a hash of its name puts it, so that
     evaluation gets about ``eval_share`` of the rows that are left.
     """
-    of_clips, of_words = clip_groups(rows), word_groups(rows, near=near)
-    given = [row.sample.split if row.sample.split in ("eval", "train") else None for row in rows]
+    some = [traits_of(row) for row in rows]
+    of_clips, of_words = clip_groups(some), word_groups(some, near=near)
+    given = [row.split if row.split in ("eval", "train") else None for row in some]
     ratio = (eval_share / (1 - eval_share)) ** 0.5 if eval_share < 1 else float("inf")
     share = ratio / (1 + ratio) if ratio != float("inf") else 1.0  # of clips and of words: both must agree
-    clip_side = _placed(of_clips, given, [row.described.visual.value for row in rows], share=share, seed=seed)
-    word_side = _placed(of_words, given, [row.kind for row in rows], share=share, seed=seed)
+    clip_side = _placed(of_clips, given, [row.visual for row in some], share=share, seed=seed)
+    word_side = _placed(of_words, given, [row.kind for row in some], share=share, seed=seed)
     found: list[tuple[Side | None, Literal["", "clip", "words"]]] = []
     for clip, words, own in zip(of_clips, of_words, given, strict=True):
         side = own or clip_side[clip]

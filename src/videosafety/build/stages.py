@@ -36,15 +36,17 @@ from videosafety.build.settle import Heed, Settle
 from videosafety.build.step import Named
 from videosafety.build.think import Compose, Think
 
-Make = Callable[[Ledger, Purse], Any]
-
 
 @dataclass(frozen=True)
 class Stage:
     """A step to be made: ``name`` is the step's."""
 
     name: str
-    make: Make = field(compare=False)
+    how: Callable[..., Any] = field(compare=False)
+
+    def make(self, ledger: Ledger, purse: Purse, *, share: int = 1) -> Any:
+        """The step over a ledger and a purse; ``share``: of so many that ask the same models at a time."""
+        return self.how(ledger, purse, share=share)
 
 
 def stages(recipe: BuildRecipe, *, clips: Path, root: Path, people: People) -> list[Stage]:
@@ -107,24 +109,28 @@ def _fixed(step: Named) -> Stage:
     return Stage(step.name, partial(_given, step))
 
 
-def _given(step: Named, ledger: Ledger, purse: Purse) -> Named:
+def _given(step: Named, ledger: Ledger, purse: Purse, *, share: int) -> Named:
     return step
 
 
-def _describe(config: DescribeConfig, taxonomy: str, root: Path, ledger: Ledger, purse: Purse) -> Describe:
-    named = config.model_copy(update={"taxonomy": taxonomy})
-    return Describe.of(named, ledger=ledger, purse=purse, root=root)
+def _describe(
+    config: DescribeConfig, taxonomy: str, root: Path, ledger: Ledger, purse: Purse, *, share: int
+) -> Describe:
+    last = config.adjudicator
+    own = {"annotators": tuple(one.shared_by(share) for one in config.annotators), "taxonomy": taxonomy,
+           "adjudicator": last and last.shared_by(share)}  # fmt: skip
+    return Describe.of(config.model_copy(update=own), ledger=ledger, purse=purse, root=root)
 
 
 def _paraphrase(
-    config: AnnotatorConfig, phrases: PhraseBook, root: Path, ledger: Ledger, purse: Purse
+    config: AnnotatorConfig, phrases: PhraseBook, root: Path, ledger: Ledger, purse: Purse, *, share: int
 ) -> Paraphrase:  # fmt: skip
-    client = Caller(config, ledger=ledger, purse=purse, step="paraphrase", root=root)
-    return Paraphrase(phrases=phrases, model=config.identity, client=client)
+    client = Caller(config.shared_by(share), ledger=ledger, purse=purse, step="paraphrase", root=root)
+    return Paraphrase(phrases=phrases, model=config.tag, client=client)
 
 
 def _think(
-    config: AnnotatorConfig, check: Check, compose: Compose, root: Path, ledger: Ledger, purse: Purse
+    config: AnnotatorConfig, check: Check, compose: Compose, root: Path, ledger: Ledger, purse: Purse, *, share: int
 ) -> Think:  # fmt: skip
-    client = Caller(config, ledger=ledger, purse=purse, step="think", root=root)
-    return Think(model=config.label, client=client, check=check, compose=compose)
+    client = Caller(config.shared_by(share), ledger=ledger, purse=purse, step="think", root=root)
+    return Think(model=config.tag, client=client, check=check, compose=compose)

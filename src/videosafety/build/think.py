@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, ValidationError
 
+from videosafety.build.annotator import reason_of
 from videosafety.build.check import SLACK_S, Check
 from videosafety.build.records import Asked, Evidence, Thought
 from videosafety.build.state import State, Terminal
@@ -199,7 +200,7 @@ class Think:
             except Refused:
                 return Terminal(state=State.REFUSED, reason=f"model:{self.model}"[:200])
             except ServerError as error:
-                return Terminal(state=State.FAILED, reason=f"server:{type(error).__name__}")
+                return Terminal(state=State.FAILED, reason=reason_of(error))
             thought, fault = self._thought(asked, said)
             if thought is not None:
                 return [thought]

@@ -265,7 +265,7 @@ def _turn(message: Mapping[str, Any]) -> "ChatMessage":
     content = message["content"]
     if message["role"] == "system":
         return ChatMessageSystem(content=content)
-    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    parts: list[dict[str, Any]] = [{"type": "text", "text": content}] if isinstance(content, str) else content
     return ChatMessageUser(content=[
         ContentText(text=part["text"]) if part["type"] == "text" else ContentImage(image=part["image_url"]["url"])
         for part in parts
