@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from review_rows import CLIPS, asked_of, build_of, on_clip, on_row, picture_clip
+from review_rows import CLIPS, asked_of, build_of, on_clip, on_row, picture, picture_clip
 from thought_rows import thought
 
 from videosafety.build import previews
@@ -147,9 +147,9 @@ def test_where_nobody_is_left_a_page_asks_for_a_further_person(tmp_path: Path) -
 
 def test_a_clip_that_cannot_be_read_or_has_changed_has_a_note_and_no_frames(tmp_path: Path) -> None:
     rows = [picture_clip(name, by="unsettled") for name in CLIPS]
-    for name in CLIPS:
-        (tmp_path / "clips").mkdir(exist_ok=True)
-        (tmp_path / "clips" / f"{name}.png").write_bytes(b"<html>not a picture")
+    (tmp_path / "clips").mkdir()
+    for name, data in zip(CLIPS, (b"<html>not a picture", b"", picture("other"), picture("b")), strict=True):
+        (tmp_path / "clips" / f"{name}.png").write_bytes(data)
     paths = write_review(tmp_path / "out", described=rows, thoughts=[], people=People(), config=ReviewConfig(),
                          clips=tmp_path / "clips", name="test", taxonomy=load_taxonomy("vse"))  # fmt: skip
     text = paths[0].read_text(encoding="utf-8")
