@@ -196,6 +196,7 @@ def test_webdataset_loads_the_shards(tmp_path, monkeypatch):
     shown = list(webdataset.WebDataset([str(path) for path in sorted((release / "shards").glob("eval-*"))],
                                        shardshuffle=False))  # fmt: skip
     assert [sample.get("mp4") for sample in shown if "mp4" in sample] == [CONTENT["eval", "safe"]]
+    assert [row["kind"] for sample in shown for row in json.loads(sample["json"])["rows"] if not row["query"]] == []
 
 
 def test_conversations_come_back_as_the_examples_they_were(tmp_path):

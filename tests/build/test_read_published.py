@@ -129,10 +129,10 @@ def test_a_folder_of_several_kinds_of_files_is_counted(tmp_path):
     assert read.numbers == {"pairs": 3, "eval": 1, "sft": 2, "cot": 2, "rl": 1, "train": 5, "categories": 2,
                             "languages": 2}  # fmt: skip
     declared = {"sft": Amount(value=2), "train": Amount(value=5), "pairs": Amount(value=3)}
-    assert inspect_published(tmp_path, declared=declared).passed
+    assert inspect_published(tmp_path, declared=declared).exit_code == 0
     found = inspect_published(tmp_path, declared=declared | {"rl": Amount(value=2)})
     assert str(found.findings[-1]) == "counts: rl: 1 and not 2"
-    assert not found.passed
+    assert (found.passed, found.exit_code) == (False, 2)
 
 
 def test_the_paper_is_what_a_foreign_set_is_held_to(tmp_path):

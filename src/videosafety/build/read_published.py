@@ -77,6 +77,11 @@ class Inspected:
         """Whether nothing is wrong."""
         return not any(finding.faults for finding in self.findings)
 
+    @property
+    def exit_code(self) -> int:
+        """Of a command that looked: 0, or 2 where something is wrong with the data set."""
+        return 0 if self.passed else 2
+
     def __str__(self) -> str:
         read = [f"{name}: {number} rows" for name, number in self.files.items()]
         numbers = ", ".join(f"{name} {number}" for name, number in sorted(self.numbers.items()))
