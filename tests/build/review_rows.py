@@ -10,10 +10,10 @@ import numpy as np
 from PIL import Image
 from thought_rows import asked, thought
 
-from videosafety.build.people import ClipVerdict, People, RowVerdict, digest_of
-from videosafety.build.queue import ReviewConfig
+from videosafety.build.people.people import ClipVerdict, People, RowVerdict, digest_of
+from videosafety.build.people.queue import ReviewConfig
+from videosafety.build.people.review import write_review
 from videosafety.build.records import Clip, Described, Facts, Thought
-from videosafety.build.review import write_review
 from videosafety.core.labels import Safety
 from videosafety.core.taxonomy import load_taxonomy
 

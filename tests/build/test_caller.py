@@ -15,10 +15,18 @@ from annotator_server import USD_INPUT, USD_OUTPUT, AnnotatorServer
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from PIL import Image as Pixels
 
-from videosafety.build.annotator import KEY, AnnotatorConfig, CallFault, CostCap, InvalidAnswer, Unshown, reason_of
-from videosafety.build.caller import Caller, object_of, refuses
+from videosafety.build.annotate.annotator import (
+    KEY,
+    AnnotatorConfig,
+    CallFault,
+    CostCap,
+    InvalidAnswer,
+    Unshown,
+    reason_of,
+)
+from videosafety.build.annotate.caller import Caller, object_of, refuses
+from videosafety.build.annotate.purse import LocalPurse
 from videosafety.build.ledger import Ledger
-from videosafety.build.purse import LocalPurse
 from videosafety.build.think import Refused
 from videosafety.core.errors import ServerError
 from videosafety.core.records import Image
@@ -306,10 +314,10 @@ CHILD = """
 import asyncio, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from videosafety.build.annotator import AnnotatorConfig
-from videosafety.build.caller import Caller
+from videosafety.build.annotate.annotator import AnnotatorConfig
+from videosafety.build.annotate.caller import Caller
 from videosafety.build.ledger import Ledger
-from videosafety.build.purse import LocalPurse
+from videosafety.build.annotate.purse import LocalPurse
 async def every(caller):
     await asyncio.gather(*(caller.ask(f"question {{n}}?", {schema!r}, media=None) for n in range(60)))
 with Ledger(Path({ledger!r})) as ledger:

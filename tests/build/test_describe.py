@@ -10,17 +10,17 @@ import pytest
 from annotator_server import USD_INPUT, USD_OUTPUT, AnnotatorServer
 from PIL import Image as Pixels
 
-from videosafety.build.annotator import CallFault, CostCap, InvalidAnswer, Unshown
-from videosafety.build.describe import Describe, DescribeConfig, plain, prompt_of, schema_of, seen_of, split_of
-from videosafety.build.labelled import DescribeFromManifest
+from videosafety.build.annotate.annotator import CallFault, CostCap, InvalidAnswer, Unshown
+from videosafety.build.annotate.describe import Describe, DescribeConfig, plain, prompt_of, schema_of, seen_of, split_of
+from videosafety.build.annotate.labelled import DescribeFromManifest
+from videosafety.build.annotate.purse import LocalPurse
+from videosafety.build.annotate.votes import agreement, settled
 from videosafety.build.ledger import Ledger
-from videosafety.build.purse import LocalPurse
 from videosafety.build.records import Clip, Described, Evidence, Facts, Kept, Vote
 from videosafety.build.run import run_step
 from videosafety.build.state import State, Terminal
 from videosafety.build.step import step_hash
 from videosafety.build.think import Refused
-from videosafety.build.votes import agreement, settled
 from videosafety.core.errors import InputError, RecipeError, RecordError, ServerError
 from videosafety.core.labels import Safety
 from videosafety.core.recipe import with_overrides

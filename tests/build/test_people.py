@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from thought_rows import asked, thought
 
 from videosafety.build.ledger import Ledger
-from videosafety.build.people import ClipVerdict, People, RowVerdict, digest_of, read_people
+from videosafety.build.people.people import ClipVerdict, People, RowVerdict, digest_of, read_people
+from videosafety.build.people.settle import Heed, Settle
 from videosafety.build.records import Described, Evidence, Vote
 from videosafety.build.run import run_step
-from videosafety.build.settle import Heed, Settle
 from videosafety.build.state import State, Terminal
 from videosafety.build.step import step_hash
 from videosafety.core.errors import InputError, RecordError
@@ -192,7 +192,7 @@ def test_a_bad_line_is_named_by_file_and_line(tmp_path: Path, bad: str, said: st
 
 
 def test_a_file_that_no_person_can_have_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("videosafety.build.people.MAX_FILE_BYTES", 100)
+    monkeypatch.setattr("videosafety.build.people.people.MAX_FILE_BYTES", 100)
     lines(tmp_path / "ann.jsonl", on_clip("ann", SAFE))
     with pytest.raises(RecordError, match="larger than"):
         read_people(tmp_path)

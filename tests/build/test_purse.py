@@ -4,10 +4,10 @@ import asyncio
 
 import pytest
 
-from videosafety.build import pace
-from videosafety.build.annotator import AnnotatorConfig
-from videosafety.build.pace import Pace
-from videosafety.build.purse import LocalPurse
+from videosafety.build.annotate import pace
+from videosafety.build.annotate.annotator import AnnotatorConfig
+from videosafety.build.annotate.pace import Pace
+from videosafety.build.annotate.purse import LocalPurse
 from videosafety.core.errors import RecipeError
 from videosafety.core.recipe import with_overrides
 from videosafety.llm.structured import inline

@@ -10,10 +10,10 @@ import pytest
 from playwright.sync_api import expect
 from review_rows import CLIPS, asked_of, build_of, on_clip, picture_clip
 
-from videosafety.build.people import People, digest_of, read_people
-from videosafety.build.queue import ReviewConfig
+from videosafety.build.people.people import People, digest_of, read_people
+from videosafety.build.people.queue import ReviewConfig
+from videosafety.build.people.settle import Heed, Settle
 from videosafety.build.records import Facts
-from videosafety.build.settle import Heed, Settle
 from videosafety.core.store import sha256_file
 from videosafety.video.write import write_mp4
 

@@ -10,12 +10,12 @@ import pytest
 from review_rows import CLIPS, asked_of, build_of, on_clip, on_row, picture, picture_clip
 from thought_rows import thought
 
-from videosafety.build import previews
-from videosafety.build.agreement import agreement, agreement_table
-from videosafety.build.people import ClipVerdict, People
-from videosafety.build.queue import ReviewConfig, clip_queue, for_annotator, row_queue, unassigned
+from videosafety.build.people import previews
+from videosafety.build.people.agreement import agreement, agreement_table
+from videosafety.build.people.people import ClipVerdict, People
+from videosafety.build.people.queue import ReviewConfig, clip_queue, for_annotator, row_queue, unassigned
+from videosafety.build.people.review import read_verdicts, write_review
 from videosafety.build.records import Vote
-from videosafety.build.review import read_verdicts, write_review
 from videosafety.core.errors import InputError
 from videosafety.core.labels import Safety
 from videosafety.core.recipe import with_overrides

@@ -21,17 +21,17 @@ from pathlib import Path
 from typing import Any
 
 from videosafety.build.account import FOR_PEOPLE, Line, faults_of, held, lines_of
+from videosafety.build.annotate.purse import LocalPurse
 from videosafety.build.collect import STEP as COLLECT
 from videosafety.build.collect import collect, named
 from videosafety.build.gates import Finding, enforce, run_gates
 from videosafety.build.keep import MEDIA
 from videosafety.build.ledger import Count, Ledger, Outcome
 from videosafety.build.mix import TRAIN, counts, write_splits
+from videosafety.build.people.review import read_verdicts, write_review
 from videosafety.build.publish import publish
-from videosafety.build.purse import LocalPurse
 from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip
-from videosafety.build.review import read_verdicts, write_review
 from videosafety.build.rows import Packed, Rows
 from videosafety.build.run import run_step
 from videosafety.build.stages import Stage, stages

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from videosafety.build.annotate.purse import LocalPurse
 from videosafety.build.ledger import Ledger
-from videosafety.build.purse import LocalPurse
 from videosafety.build.recipe import EngineConfig, LimitsConfig
 from videosafety.build.rows import Packed, Rows, source_of
 from videosafety.build.run import begin, rows_of, run_step

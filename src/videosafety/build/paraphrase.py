@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from pydantic import Field, ValidationError
 
-from videosafety.build.annotator import reason_of
+from videosafety.build.annotate.annotator import reason_of
 from videosafety.build.check import is_in
 from videosafety.build.diversity import plain
 from videosafety.build.phrases import PhraseBook

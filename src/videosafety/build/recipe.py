@@ -10,14 +10,14 @@ from typing import Literal, Self, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from videosafety.build.annotator import AnnotatorConfig
+from videosafety.build.annotate.annotator import AnnotatorConfig
+from videosafety.build.annotate.describe import DescribeConfig
 from videosafety.build.ask import Plan, Quota
 from videosafety.build.check import Check
-from videosafety.build.describe import DescribeConfig
 from videosafety.build.gates import Amount, Declared
 from videosafety.build.mix import Quotas
+from videosafety.build.people.queue import ReviewConfig
 from videosafety.build.publish_config import PublishConfig
-from videosafety.build.queue import ReviewConfig
 from videosafety.build.sides import NEAR
 from videosafety.core.recipe import Config, knob
 from videosafety.core.records import Language

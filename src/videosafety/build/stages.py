@@ -14,25 +14,25 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from videosafety.build.annotator import AnnotatorConfig
+from videosafety.build.annotate.annotator import AnnotatorConfig
+from videosafety.build.annotate.caller import Caller
+from videosafety.build.annotate.describe import Describe, DescribeConfig
+from videosafety.build.annotate.labelled import DescribeFromManifest
+from videosafety.build.annotate.purse import Purse
 from videosafety.build.ask import Ask
-from videosafety.build.caller import Caller
 from videosafety.build.check import Check
-from videosafety.build.describe import Describe, DescribeConfig
 from videosafety.build.embed import PhashEmbed
 from videosafety.build.filter import Filter
 from videosafety.build.keep import Keep
-from videosafety.build.labelled import DescribeFromManifest
 from videosafety.build.ledger import Ledger
 from videosafety.build.mix import Mix
 from videosafety.build.paraphrase import Paraphrase
-from videosafety.build.people import People
+from videosafety.build.people.people import People
+from videosafety.build.people.settle import Heed, Settle
 from videosafety.build.phrases import PhraseBook, load_phrases
 from videosafety.build.probe import Probe
-from videosafety.build.purse import Purse
 from videosafety.build.recipe import THRESHOLDS, BuildRecipe
 from videosafety.build.screen import Quarantine, QuarantineLooks
-from videosafety.build.settle import Heed, Settle
 from videosafety.build.step import Named
 from videosafety.build.think import Compose, Think
 

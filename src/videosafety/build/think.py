@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Literal, Protocol
 
 from pydantic import Field, ValidationError
 
-from videosafety.build.annotator import reason_of
+from videosafety.build.annotate.annotator import reason_of
 from videosafety.build.check import SLACK_S, Check
 from videosafety.build.records import Asked, Evidence, Thought
 from videosafety.build.state import State, Terminal
