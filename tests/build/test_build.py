@@ -14,6 +14,7 @@ from videosafety.build.build import Held, build
 from videosafety.build.ledger import read_account
 from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip
+from videosafety.build.release.takedown import take_down
 from videosafety.build.state import State
 from videosafety.core.errors import InputError
 from videosafety.core.recipe import load_recipe
@@ -163,3 +164,13 @@ def test_a_record_of_a_clip_says_where_it_was_found(built):
     assert {one.found_as.split("/")[0] for one in kept} <= {"000", "again.mp4"} or "page.mp4" in {
         one.found_as for one in kept
     }
+
+
+def test_a_clip_that_is_taken_down_leaves_the_splits_too(footage, tmp_path):
+    before = build(recipe(footage), clips=footage / "clips", out=tmp_path / "out").counts
+    clip = read_records(tmp_path / "out" / "splits" / "eval.jsonl", Sample)[0].media
+    take_down(tmp_path / "out", [clip.sha256], reason="rights", who="someone")
+    after = build(recipe(footage), clips=footage / "clips", out=tmp_path / "out").counts
+    assert after["eval"] < before["eval"]
+    for path in (tmp_path / "out" / "splits").glob("*.jsonl"):
+        assert clip.sha256 not in path.read_text()

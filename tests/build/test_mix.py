@@ -150,9 +150,9 @@ def test_the_step_runs_over_a_ledger(tmp_path):
 @pytest.mark.parametrize("split", ["sft", "cot", "rl"])
 def test_training_reads_the_splits(tmp_path, split):
     made = [Compose()(one.asked)[0] for one in rows(num_clips=40)]
-    paths = write_splits(tmp_path, mixed(Mix(seed=1).over(made)), media=tmp_path)
-    assert [path.name for path in paths] == ["cot.jsonl", "eval.jsonl", "rl.jsonl", "sft.jsonl"]
-    assert read_records(tmp_path / "eval.jsonl", Sample)
+    found = write_splits(tmp_path, mixed(Mix(seed=1).over(made)), media=tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cot.jsonl", "eval.jsonl", "rl.jsonl", "sft.jsonl"]
+    assert len(read_records(tmp_path / "eval.jsonl", Sample)) == found["eval"]
     problems = Problems()
     source = Source(name=split, path=str(tmp_path / f"{split}.jsonl"), kind="records")
     examples = [one.example for one in read_source(source, problems=problems)]

@@ -10,14 +10,14 @@ import pytest
 import yaml
 from release_rows import CONTENT, HARMFUL, mixture
 
-from videosafety.build import publish as verb
 from videosafety.build.gates import run_gates
-from videosafety.build.publish import publish
-from videosafety.build.publish_card import restricted_card
-from videosafety.build.publish_check import release_faults
-from videosafety.build.publish_config import PublishConfig
-from videosafety.build.publish_folder import Tally
-from videosafety.build.publish_rows import open_row, row_of, words_of
+from videosafety.build.release import publish as verb
+from videosafety.build.release.card import restricted_card
+from videosafety.build.release.check import release_faults
+from videosafety.build.release.config import PublishConfig
+from videosafety.build.release.folder import Tally
+from videosafety.build.release.publish import publish
+from videosafety.build.release.rows import open_row, row_of, words_of
 from videosafety.core.errors import InputError
 from videosafety.core.example import Example
 from videosafety.core.labels import Safety
@@ -183,7 +183,7 @@ def test_hugging_face_datasets_load_both_parts_from_the_folder(release, tmp_path
 
 def test_webdataset_loads_the_shards(tmp_path, monkeypatch):
     webdataset = pytest.importorskip("webdataset")
-    monkeypatch.setattr("videosafety.build.publish_folder.MB", 1)
+    monkeypatch.setattr("videosafety.build.release.folder.MB", 1)
     release, _ = published(tmp_path, media=True)
     folder = release / "restricted" / "shards"
     assert sorted(path.name for path in folder.iterdir()) == [

@@ -8,10 +8,10 @@ import pytest
 from release_rows import mixture
 
 from videosafety.build.gates import Amount
-from videosafety.build.publish import publish
-from videosafety.build.publish_config import PublishConfig
-from videosafety.build.published_rows import row_of, split_of
-from videosafety.build.read_published import inspect_published, read_published
+from videosafety.build.release.config import PublishConfig
+from videosafety.build.release.publish import publish
+from videosafety.build.release.published_rows import row_of, split_of
+from videosafety.build.release.read_published import inspect_published, read_published
 from videosafety.core.errors import InputError, RecordError
 from videosafety.core.labels import Safety
 

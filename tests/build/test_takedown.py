@@ -5,9 +5,9 @@ import json
 import pytest
 from release_rows import mixture
 
-from videosafety.build.publish import publish
-from videosafety.build.publish_config import PublishConfig
-from videosafety.build.takedown import Availability, Takedown, take_down, withdrawn
+from videosafety.build.release.config import PublishConfig
+from videosafety.build.release.publish import publish
+from videosafety.build.release.takedown import Availability, Takedown, take_down, withdrawn
 from videosafety.core.errors import InputError
 from videosafety.core.store import Journal, read_records
 

@@ -27,11 +27,12 @@ from videosafety.build.collect import collect, named
 from videosafety.build.gates import Finding, enforce, run_gates
 from videosafety.build.keep import MEDIA
 from videosafety.build.ledger import Count, Ledger, Outcome
-from videosafety.build.mix import TRAIN, counts, write_splits
+from videosafety.build.mix import TRAIN, write_splits
 from videosafety.build.people.review import read_verdicts, write_review
-from videosafety.build.publish import publish
 from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip
+from videosafety.build.release.publish import publish
+from videosafety.build.release.takedown import is_gone, withdrawn
 from videosafety.build.rows import Packed, Rows
 from videosafety.build.run import run_step
 from videosafety.build.stages import Stage, stages
@@ -103,11 +104,12 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
         findings = run_gates(rows, quotas=recipe.mix.quotas, declared=recipe.mix.declared or None,  # type: ignore[arg-type]
                              taxonomy=recipe.taxonomy, near=recipe.mix.near)  # fmt: skip
         enforce(findings)
-        write_splits(out / SPLITS, rows, media=root)
+        gone = withdrawn(out)
+        made_rows = write_splits(out / SPLITS, rows, media=root, leave_out=lambda row: is_gone(row, gone))
         provenance = _provenance(recipe, ledger, plan, account)
         publish(rows, out, config=recipe.publish, clips=root, provenance=provenance)
         waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
-        return Built(dict.fromkeys(("eval", *TRAIN), 0) | counts(rows), account, findings, ledger.spent(), waits)
+        return Built(dict.fromkeys(("eval", *TRAIN), 0) | made_rows, account, findings, ledger.spent(), waits)
 
 
 def _sweep(out: Path) -> None:

@@ -185,14 +185,17 @@ def missed(got: Mapping[str, int], quotas: Quotas) -> list[Shortfall]:
             if count is not None and got.get(name, 0) < count]  # fmt: skip
 
 
-def write_splits(folder: Path, rows: Sequence[Mixed], *, media: Path) -> list[Path]:
-    """Write ``eval.jsonl`` (samples) and ``sft.jsonl``, ``cot.jsonl``, ``rl.jsonl`` (examples); the paths, if any row.
+def write_splits(
+    folder: Path, rows: Sequence[Mixed], *, media: Path, leave_out: Callable[[Mixed], bool] = lambda row: False
+) -> Counter[str]:
+    """Write ``eval.jsonl`` (samples) and ``sft.jsonl``, ``cot.jsonl``, ``rl.jsonl`` (examples); how many rows each has.
 
     Args:
-        folder: where they go.
+        folder: where they go; the file of a split without rows is taken away.
         rows: the mixture.
         media: what the rows' media paths start from. They are written relative to ``folder`` where they lie in it, so
             that it can be moved as a whole, else absolute: both is what training and evaluation read.
+        leave_out: says of a row that it must not go out.
 
     Raises:
         StorageError: the disk refuses.
@@ -203,12 +206,18 @@ def write_splits(folder: Path, rows: Sequence[Mixed], *, media: Path) -> list[Pa
         whole = root / path
         return whole.relative_to(inside).as_posix() if whole.is_relative_to(inside) else str(whole)
 
-    written = []
-    for name, count in sorted(counts(rows).items()):
-        if " " not in name and count:
-            write_records(folder / f"{name}.jsonl", (_placed(row, path_of) for row in rows if row.split == name))
-            written.append(folder / f"{name}.jsonl")
-    return written
+    found: Counter[str] = Counter()
+    places: dict[str, list[int]] = {name: [] for name in ("eval", *TRAIN)}
+    for place, row in enumerate(rows):
+        if not leave_out(row):
+            found += counts([row])
+            places[row.split].append(place)
+    for name, own in places.items():
+        if own:
+            write_records(folder / f"{name}.jsonl", (_placed(rows[place], path_of) for place in own))
+        else:
+            (folder / f"{name}.jsonl").unlink(missing_ok=True)
+    return found
 
 
 def _placed(row: Mixed, path_of: Callable[[str], str]) -> Sample | Example:

@@ -17,7 +17,7 @@ from videosafety.build.check import Check
 from videosafety.build.gates import Amount, Declared
 from videosafety.build.mix import Quotas
 from videosafety.build.people.queue import ReviewConfig
-from videosafety.build.publish_config import PublishConfig
+from videosafety.build.release.config import PublishConfig
 from videosafety.build.sides import NEAR
 from videosafety.core.recipe import Config, knob
 from videosafety.core.records import Language

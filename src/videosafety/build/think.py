@@ -80,7 +80,7 @@ class _Composer:
 
     def __init__(self, step: Compose, asked: Asked) -> None:
         self.asked, self.sample, self.described, self.step = asked, asked.sample, asked.described, step
-        self.voice: Voice = voice(self.sample.language)
+        self.voice: Voice = voice(self.sample.language, step.taxonomy)
         digest = hashlib.sha256(f"{step.seed}:{asked.id}".encode()).digest()
         self.rng = random.Random(int.from_bytes(digest[:8], "big"))
         self.is_foreign = self.sample.language != step.caption_language

@@ -32,10 +32,10 @@ class Compared(NamedTuple):
     baseline: Diversity
 
 
-def skeleton(thought: Thought) -> str:
+def skeleton(thought: Thought, *, taxonomy: str = "vse") -> str:
     """The thinking without what its row puts in: equal for two texts of one template."""
     described, text = thought.asked.described, thought.think
-    said = voice(thought.asked.sample.language)
+    said = voice(thought.asked.sample.language, taxonomy)
     parts = [described.caption, *(one.what for one in described.evidence), thought.asked.sample.query]
     parts += [*said.topics.values(), *said.clip.values(), *said.in_clip.values()]
     for part in sorted((plain(one) for one in parts), key=len, reverse=True):
@@ -54,12 +54,15 @@ def against_template(thoughts: Sequence[Thought], *, compose: Compose | None = N
         own = rows[language]
         base = [made[0] for one in own if isinstance(made := single(one.asked), list)]
         if base:
-            found[language] = Compared(diversity(_texts(own)), diversity(_texts(base)))
+            found[language] = Compared(
+                diversity(_texts(own, single.taxonomy)), diversity(_texts(base, single.taxonomy))
+            )
     return found
 
 
-def _texts(thoughts: Sequence[Thought]) -> list[Text]:
-    return [Text(text=one.think, language=one.asked.sample.language, template=skeleton(one)) for one in thoughts]
+def _texts(thoughts: Sequence[Thought], taxonomy: str) -> list[Text]:
+    return [Text(text=one.think, language=one.asked.sample.language, template=skeleton(one, taxonomy=taxonomy))
+            for one in thoughts]  # fmt: skip
 
 
 def table(compared: Mapping[str, Compared]) -> str:

@@ -80,9 +80,10 @@ def unquoted(text: str) -> str:
 
 
 @cache
-def voice(language: str) -> Voice:
-    """The sentences of a language. Raises FileNotFoundError: it is not one of the ten."""
-    text = (files("videosafety.build") / "thinking" / f"{language}.yaml").read_text(encoding="utf-8")
+def voice(language: str, taxonomy: str = "vse") -> Voice:
+    """The sentences of a language; the toy taxonomy has its own. Raises FileNotFoundError: it is not one of ours."""
+    inner = files("videosafety.build") / "thinking"
+    text = ((inner / "toy" if taxonomy == "toy" else inner) / f"{language}.yaml").read_text(encoding="utf-8")
     return Voice.model_validate(yaml.safe_load(text))
 
 

@@ -100,7 +100,7 @@ def build_takedown(
     """Withdraw clips, and all rows made of them, from every release to come."""
     from typing import get_args
 
-    from videosafety.build.takedown import Reason, take_down
+    from videosafety.build.release.takedown import Reason, take_down
 
     known = get_args(Reason)
     if reason not in known:
@@ -114,7 +114,7 @@ def build_inspect(
     path: Annotated[Path, typer.Argument(help="A folder or file of a published set, or a release of a build.")],
 ) -> None:
     """Read a published set (the paper's, when it appears, or one of a build) and check its counts and labels."""
-    from videosafety.build.read_published import inspect_published
+    from videosafety.build.release.read_published import inspect_published
 
     found = inspect_published(path)
     for line in str(found).splitlines():

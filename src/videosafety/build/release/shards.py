@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from videosafety.build.publish_rows import ClipRow, Row
+from videosafety.build.release.rows import ClipRow, Row
 from videosafety.core.jsonl import canonical_json
 
 MB = 10**6

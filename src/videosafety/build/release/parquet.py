@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from videosafety.build.mix import TRAIN
-from videosafety.build.publish_rows import SCHEMA, ClipRow, Row
+from videosafety.build.release.rows import SCHEMA, ClipRow, Row
 from videosafety.core.errors import DependencyError
 from videosafety.core.jsonl import canonical_json
 
@@ -100,6 +100,7 @@ def row_cells(row: Row) -> dict[str, Any]:
 
 def clip_cells(clip: ClipRow) -> dict[str, Any]:
     """A clip as plain values by column."""
-    cells = clip.model_dump(mode="json")
+    cells: dict[str, Any] = clip.model_dump(mode="json")
+    facts: dict[str, Any] = cells.pop("facts")
     seen = None if clip.evidence is None else [one.span.model_dump() | {"what": one.what} for one in clip.evidence]
-    return cells | cells.pop("facts") | {"evidence": seen}
+    return cells | facts | {"evidence": seen}

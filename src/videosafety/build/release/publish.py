@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from videosafety import __version__
-from videosafety.build.publish_card import card, restricted_card
-from videosafety.build.publish_check import enforce_release
-from videosafety.build.publish_config import RESTRICTED, PublishConfig
-from videosafety.build.publish_croissant import croissant
-from videosafety.build.publish_folder import Folder, Tally
-from videosafety.build.publish_rows import SCHEMA, Words, clip_of, open_clip, open_row, row_of
 from videosafety.build.records import Clip, Mixed
+from videosafety.build.release.card import card, restricted_card
+from videosafety.build.release.check import enforce_release
+from videosafety.build.release.config import RESTRICTED, PublishConfig
+from videosafety.build.release.croissant import croissant
+from videosafety.build.release.folder import Folder, Tally
+from videosafety.build.release.rows import SCHEMA, Words, clip_of, open_clip, open_row, row_of
+from videosafety.build.release.takedown import AVAILABILITY, Takedown, available, gone_lines, is_gone, withdrawn
 from videosafety.build.store import MediaStore
-from videosafety.build.takedown import AVAILABILITY, Takedown, available, gone_lines, is_gone, withdrawn
 from videosafety.core.errors import InputError
 from videosafety.core.folder import write_folder
 from videosafety.core.jsonl import canonical_json

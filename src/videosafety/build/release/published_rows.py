@@ -112,7 +112,9 @@ def _labels(raw: Mapping[str, Any], answer: str | None, *, harmful_is: Literal[0
     found: list[tuple[str, str, Safety]] = []
     for group in GROUPS:
         held = raw.get(group)
-        for name in NAMES if isinstance(held, Mapping) else ():
+        if not isinstance(held, Mapping):
+            continue
+        for name in NAMES:
             if held.get(name) is not None:
                 found.append((f"{group}.{name}", name, _safety(held[name], f"{group}.{name}", harmful_is)))
     for key, name in FLAT.items():

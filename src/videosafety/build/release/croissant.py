@@ -12,9 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from videosafety.build.publish_config import PublishConfig
-from videosafety.build.publish_folder import Tally
-from videosafety.build.publish_parquet import CLIPS, DATA, SPLITS, clip_schema, row_schema
+from videosafety.build.release.config import PublishConfig
+from videosafety.build.release.folder import Tally
+from videosafety.build.release.parquet import CLIPS, DATA, SPLITS, clip_schema, row_schema
 from videosafety.core.store import sha256_file
 
 STANDARDS = ["http://mlcommons.org/croissant/1.0", "http://mlcommons.org/croissant/RAI/1.0"]

@@ -15,9 +15,9 @@ from typing import Any, Protocol
 import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from videosafety.build.publish_config import PublishConfig
-from videosafety.build.publish_folder import Tally
-from videosafety.build.publish_parquet import CLIPS, DATA, SPLITS
+from videosafety.build.release.config import PublishConfig
+from videosafety.build.release.folder import Tally
+from videosafety.build.release.parquet import CLIPS, DATA, SPLITS
 from videosafety.build.state import State
 from videosafety.core.errors import printable
 

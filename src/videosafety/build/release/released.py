@@ -20,9 +20,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from videosafety.build.publish_config import Format
-from videosafety.build.publish_rows import Row
 from videosafety.build.records import Mixed
+from videosafety.build.release.config import Format
+from videosafety.build.release.rows import Row
 from videosafety.core.errors import InputError
 from videosafety.core.example import Example, Turn
 from videosafety.core.jsonl import canonical_json

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from videosafety.build.gates import MEDIA_SUFFIXES, TEXT_SUFFIXES, restricted_faults
-from videosafety.build.publish_config import RESTRICTED
-from videosafety.build.publish_parquet import arrow
-from videosafety.build.publish_rows import row_of, words_of
 from videosafety.build.records import Mixed
+from videosafety.build.release.config import RESTRICTED
+from videosafety.build.release.parquet import arrow
+from videosafety.build.release.rows import row_of, words_of
 from videosafety.core.errors import InputError
 from videosafety.core.labels import Safety
 from videosafety.core.store import sha256_file

@@ -9,12 +9,12 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from videosafety.build.publish_config import PublishConfig
-from videosafety.build.publish_parquet import CLIPS, DATA, SPLITS, Table, clip_cells, clip_schema, row_cells, row_schema
-from videosafety.build.publish_released import Lines
-from videosafety.build.publish_rows import ClipRow, Row
-from videosafety.build.publish_shards import MB, Shards
 from videosafety.build.records import Mixed
+from videosafety.build.release.config import PublishConfig
+from videosafety.build.release.parquet import CLIPS, DATA, SPLITS, Table, clip_cells, clip_schema, row_cells, row_schema
+from videosafety.build.release.released import Lines
+from videosafety.build.release.rows import ClipRow, Row
+from videosafety.build.release.shards import MB, Shards
 from videosafety.core.labels import Safety
 
 
@@ -42,8 +42,11 @@ class Folder:
 
     def close(self) -> None:
         """End all files."""
-        for one in (self._clips, *self._rows.values(), self._lines, *self._shards.values()):
-            one.close()
+        for table in (self._clips, *self._rows.values()):
+            table.close()
+        self._lines.close()
+        for shards in self._shards.values():
+            shards.close()
 
 
 class Tally:

@@ -25,9 +25,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from videosafety.build.gates import PUBLISHED, Amount, Declared, Finding, count_faults
-from videosafety.build.publish_config import RESTRICTED
-from videosafety.build.publish_parquet import CLIPS, DATA, SPLITS, arrow
-from videosafety.build.published_rows import LabelError, PublishedRow, Split, row_of, split_of
+from videosafety.build.release.config import RESTRICTED
+from videosafety.build.release.parquet import CLIPS, DATA, SPLITS, arrow
+from videosafety.build.release.published_rows import LabelError, PublishedRow, Split, row_of, split_of
 from videosafety.core.errors import InputError, RecordError, printable
 from videosafety.core.jsonl import MAX_LINE_BYTES, opened, parse_json
 from videosafety.core.store import MANIFEST, read_json, sha256_file

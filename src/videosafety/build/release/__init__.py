@@ -1,0 +1,1 @@
+"""What goes out: a release in several formats, without what is harmful outside of its restricted part; takedowns."""
