@@ -21,7 +21,6 @@ Example:
 """
 
 import math
-import re
 import unicodedata
 from bisect import bisect_left
 from collections import Counter
@@ -114,11 +113,20 @@ def tokens_of(text: str, language: Language) -> list[str]:
     return [char for char in bare if not char.isspace()] if language in UNSPACED else bare.split()
 
 
+class _Kept(dict[int, int]):
+    """Letters, marks and digits as they are, a space for any other character; filled as characters come."""
+
+    def __missing__(self, code: int) -> int:
+        self[code] = code if unicodedata.category(chr(code))[0] in "LMN" else ord(" ")
+        return self[code]
+
+
+_KEPT = _Kept()
+
+
 def plain(text: str) -> str:
     """A text without case, punctuation and double spaces, in compatibility form: equal for what reads the same."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    kept = "".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in folded)
-    return re.sub(r"\s+", " ", kept).strip()
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_KEPT).split())
 
 
 def evenly(texts: Sequence[Text], most: int) -> list[Text]:

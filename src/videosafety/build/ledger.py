@@ -36,7 +36,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS outcomes (
   step TEXT NOT NULL, key TEXT NOT NULL, row TEXT NOT NULL, parent TEXT, state TEXT NOT NULL, reason TEXT NOT NULL,
   num_made INTEGER NOT NULL, made BLOB NOT NULL, attempts INTEGER NOT NULL, PRIMARY KEY (step, key)
-) WITHOUT ROWID;
+);
 CREATE TABLE IF NOT EXISTS calls (
   key TEXT PRIMARY KEY, step TEXT NOT NULL, model TEXT NOT NULL, answer TEXT NOT NULL, input_tokens INTEGER,
   output_tokens INTEGER, cost REAL NOT NULL, latency_s REAL NOT NULL, retries INTEGER NOT NULL
@@ -49,7 +49,7 @@ CREATE TABLE IF NOT EXISTS files (
   path TEXT PRIMARY KEY, num_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
 """
-FIELDS = "step, key, row, parent, state, reason, made, attempts"
+FIELDS = "step, key, row, parent, state, reason, num_made, made, attempts"
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,13 @@ class Count(NamedTuple):
 
 
 class Known(NamedTuple):
-    """What is known of the row in one place of a step: ``state`` None: nothing."""
+    """What is known of the row in one place of a step: ``state`` None: nothing; ``is_same``: it went on as it came."""
 
     place: int
     state: State | None
-    attempts: int
-    num_made: int
+    attempts: int = 0
+    num_made: int = 0
+    is_same: bool = False
 
 
 def read_account(path: Path) -> list[Count]:
@@ -140,16 +141,17 @@ def _account(database: sqlite3.Connection) -> list[Count]:
 
 
 def _packed(made: tuple[str, ...]) -> bytes:
-    return zlib.compress("\n".join(made).encode(), level=1) if made else b""  # canonical JSON has no line breaks
+    """Canonical JSON has no line breaks. Nothing is written of a row that went on as it came."""
+    return zlib.compress("\n".join(made).encode(), level=1) if made not in ((), (SAME,)) else b""
 
 
-def _unpacked(made: bytes) -> tuple[str, ...]:
-    return tuple(zlib.decompress(made).decode().split("\n")) if made else ()
+def _unpacked(made: bytes, num_made: int) -> tuple[str, ...]:
+    return tuple(zlib.decompress(made).decode().split("\n")) if made else (SAME,) * num_made
 
 
 def _outcome(row: tuple[Any, ...]) -> "Outcome":
-    step, key, name, parent, state, reason, made, attempts = row
-    return Outcome(step, key, name, parent, State(state), reason, _unpacked(made), attempts)
+    step, key, name, parent, state, reason, num_made, made, attempts = row
+    return Outcome(step, key, name, parent, State(state), reason, _unpacked(made, num_made), attempts)
 
 
 class Ledger:
@@ -204,12 +206,14 @@ class Ledger:
 
     def known(self, step: str) -> Iterator[Known]:
         """What is known of each of a step's rows, in their order."""
-        query = ("SELECT c.place, o.state, COALESCE(o.attempts, 0), COALESCE(o.num_made, 0) FROM current c"
-                 " LEFT JOIN outcomes o ON o.step = c.step AND o.key = c.key WHERE c.step=? ORDER BY c.place"
-                 )  # fmt: skip
+        query = (
+            "SELECT c.place, o.state, COALESCE(o.attempts, 0), COALESCE(o.num_made, 0),"
+            " COALESCE(o.num_made = 1 AND LENGTH(o.made) = 0, 0) FROM current c"
+            " LEFT JOIN outcomes o ON o.step = c.step AND o.key = c.key WHERE c.step=? ORDER BY c.place"
+        )
         with self._errors():
-            for place, state, attempts, num_made in self._database.execute(query, (step,)).fetchall():
-                yield Known(place, State(state) if state is not None else None, attempts, num_made)
+            for place, state, attempts, num_made, is_same in self._database.execute(query, (step,)).fetchall():
+                yield Known(place, State(state) if state is not None else None, attempts, num_made, bool(is_same))
 
     def outcomes(self, step: str, keys: Iterable[str]) -> dict[str, Outcome]:
         """What is known of these rows in this step, by key."""
@@ -221,8 +225,10 @@ class Ledger:
     def made(self, step: str, key: str) -> tuple[str, ...]:
         """The JSON of the rows that a row became."""
         with self._errors():
-            row = self._database.execute("SELECT made FROM outcomes WHERE step=? AND key=?", (step, key)).fetchone()
-        return _unpacked(row[0]) if row is not None else ()
+            row = self._database.execute(
+                "SELECT made, num_made FROM outcomes WHERE step=? AND key=?", (step, key)
+            ).fetchone()
+        return _unpacked(*row) if row is not None else ()
 
     def step(self, name: str) -> Iterator[Outcome]:
         """What became of each of a step's rows, in their order; rows that are waiting are passed over."""

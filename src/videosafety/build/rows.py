@@ -7,10 +7,10 @@ Example:
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
-from videosafety.build.ledger import SAME
+from videosafety.build.ledger import Known
 from videosafety.core.jsonl import canonical_json
 from videosafety.core.records import Record
 
@@ -90,18 +90,19 @@ class Packed(_Parsed[R]):
 
 
 class Rows(_Parsed[R]):
-    """The rows that a step made. ``keys`` are those of its own rows, ``counts`` how many came of each, ``source`` what
-    it worked on."""
+    """The rows that a step made. ``keys`` are those of its own rows, ``known`` what became of each, ``source`` what it
+    worked on."""
 
     def __init__(
-        self, ledger: "Ledger", step: str, kind: type[R], *, keys: Sequence[str], counts: Sequence[int], source: Source
+        self, ledger: "Ledger", step: str, kind: type[R], *, keys: Sequence[str], known: Iterable[Known], source: Source
     ) -> None:
         self.kind = kind
         self._ledger, self._step, self._keys, self._source = ledger, step, keys, source
-        self._owner, self._part = array("q"), array("q")
-        for place, count in enumerate(counts):
-            self._owner.extend([place] * count)
-            self._part.extend(range(count))
+        self._owner, self._part, self._is_same = array("q"), array("q"), bytearray()
+        for one in known:
+            self._owner.extend([one.place] * one.num_made)
+            self._part.extend(range(one.num_made))
+            self._is_same.extend([one.is_same] * one.num_made)
         self._held: tuple[int, tuple[str, ...]] = (-1, ())
 
     def __len__(self) -> int:
@@ -110,10 +111,11 @@ class Rows(_Parsed[R]):
     def json(self, place: int) -> bytes:
         """One of them, as it was written."""
         owner = self._owner[place]
+        if self._is_same[place]:
+            return self._source.json(owner)
         if self._held[0] != owner:
             self._held = (owner, self._ledger.made(self._step, self._keys[owner]))
-        made = self._held[1][self._part[place]]
-        return self._source.json(owner) if made == SAME else made.encode()
+        return self._held[1][self._part[place]].encode()
 
 
 def source_of(records: Any) -> Source:

@@ -59,7 +59,7 @@ def run_step(
     done = len(source) - len(todo)
     on_row(done, len(source))
     if isinstance(step, GlobalStep) and todo:
-        todo, done = [Known(place, None, 0, 0) for place in range(len(source))], 0
+        todo, done = [Known(place, None) for place in range(len(source))], 0
     attempts = {known.place: known.attempts for known in todo if known.attempts}
     results = (
         _global(step, records, source, keys) if isinstance(step, GlobalStep) and todo
@@ -85,8 +85,7 @@ def begin(step: Named, source: Source, ledger: Ledger) -> tuple[list[str], list[
 
 def rows_of(step: Any, source: Source, keys: Sequence[str], ledger: Ledger) -> Rows[Any]:
     """The rows that a step made, read from the ledger when they are looked at."""
-    counts = [known.num_made for known in ledger.known(step.name)]
-    return Rows(ledger, step.name, step.makes, keys=keys, counts=counts, source=source)
+    return Rows(ledger, step.name, step.makes, keys=keys, known=ledger.known(step.name), source=source)
 
 
 def _results(
