@@ -1,5 +1,6 @@
 """From a folder to clips that are kept: every planted fault ends in its state, and nothing is lost."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -60,6 +61,22 @@ def test_collect_names_links_out_of_the_folder_and_declared_hashes(tmp_path):
     manifest.write_text('{"path": "a.mp4", "sha256": "' + "0" * 64 + '"}\n{"path": "gone.mp4"}\n')
     found = {outcome.row: outcome.reason for outcome in collect(manifest)}
     assert found == {"a.mp4": "media:changed", "gone.mp4": "media:missing"}
+
+
+def test_names_that_are_no_text_and_links_to_themselves_end_like_other_files(tmp_path):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    (clips / "loop.mp4").symlink_to("loop.mp4")
+    (tmp_path / "clips" / os.fsdecode(b"bad\xff\xfe.mp4")).write_bytes(b"x")
+    os.mkfifo(clips / "pipe.mp4")
+    (clips / "new\nline <script>.mp4").write_bytes(b"y")
+    found = {outcome.row: (outcome.state, outcome.reason) for outcome in collect(clips)}
+    assert found == {
+        "bad\\xff\\xfe.mp4": (State.QUARANTINED, "path:not_text"),
+        "loop.mp4": (State.FAILED, "media:unreadable"),
+        "new\nline <script>.mp4": (State.OK, ""),
+        "pipe.mp4": (State.QUARANTINED, "media:unreadable"),
+    }
 
 
 @pytest.mark.parametrize("where", ["none", "empty"])

@@ -125,20 +125,18 @@ def _sweep(out: Path) -> None:
 def _collected(recipe: BuildRecipe, clips: Path, ledger: Ledger, on_row: OnRow) -> Rows[Clip]:
     """Every file with its end, and the clips."""
     keys: list[str] = []
-    made: list[int] = []
     some: list[Outcome] = []
     for outcome in collect(clips, ledger, source=recipe.collect.source, licence=recipe.collect.licence,
                            workers=recipe.engine.num_workers,
                            on_row=lambda done, total: on_row(COLLECT, done, total)):  # fmt: skip
         keys.append(outcome.key)
-        made.append(len(outcome.made))
         some.append(outcome)
         if len(some) >= WRITE_AT_ONCE:
             ledger.finish(some)
             some = []
     ledger.finish(some)
     ledger.begin(COLLECT, keys)
-    return Rows(ledger, COLLECT, Clip, keys=keys, counts=made, source=Packed(Clip, ()))
+    return Rows(ledger, COLLECT, Clip, keys=keys, known=ledger.known(COLLECT), source=Packed(Clip, ()))
 
 
 def _engine(recipe: BuildRecipe, out: Path, ledger: Ledger) -> RunStage:

@@ -12,13 +12,14 @@ Example:
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from stat import S_ISREG
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from videosafety.build.ledger import Ledger, Outcome
 from videosafety.build.records import Clip
@@ -30,6 +31,7 @@ from videosafety.core.store import sha256_file
 
 STEP = "collect"
 FILES_AT_ONCE = 256
+MAX_SHOWN = 1000  # characters of a name that is no text
 OnRow = Callable[[int, int], None]
 
 
@@ -43,6 +45,10 @@ class Named(Record):
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
+class Unnamed(Named):
+    """A file whose name is no text, or too long for a record; ``path`` is what can be shown of it."""
+
+
 def named(clips: Path) -> tuple[Path, list[Named]]:
     """The folder and the files that are meant: all of a folder but hidden ones, or those of a manifest.
 
@@ -51,8 +57,7 @@ def named(clips: Path) -> tuple[Path, list[Named]]:
     """
     if clips.is_dir():
         files = sorted(path for path in clips.rglob("*") if not path.is_dir() and not _is_hidden(path, clips))
-        rows = [Named(path=path.relative_to(clips).as_posix()) for path in files]
-        root = clips
+        root, rows = clips, [_named(path.relative_to(clips).as_posix()) for path in files]
     elif clips.is_file():
         root, rows = clips.parent, read_records(clips, Named, unique="path")
     else:
@@ -60,6 +65,13 @@ def named(clips: Path) -> tuple[Path, list[Named]]:
     if not rows:
         raise InputError("holds no files", where=str(clips), fix="give a folder of clips with --clips")
     return root, rows
+
+
+def _named(path: str) -> Named:
+    try:
+        return Named(path=path)
+    except ValidationError:  # bytes that are no UTF-8, or a path of more than 4,096 characters
+        return Unnamed(path=os.fsencode(path).decode(errors="backslashreplace")[:MAX_SHOWN])
 
 
 def _is_hidden(path: Path, root: Path) -> bool:
@@ -125,6 +137,8 @@ def _looked_at(root: Path, rows: Sequence[Named], ledger: Ledger | None, pool: E
 
 
 def _stat(root: Path, row: Named) -> _Looked:
+    if isinstance(row, Unnamed):
+        return _Looked(ended=(State.QUARANTINED, "path:not_text"))
     path = root / row.path
     try:
         if not path.resolve().is_relative_to(root):
@@ -132,7 +146,7 @@ def _stat(root: Path, row: Named) -> _Looked:
         stat = path.stat()
     except FileNotFoundError:
         return _Looked(ended=(State.FAILED, "media:missing"))
-    except OSError:
+    except (OSError, RuntimeError):  # a link that leads to itself is a RuntimeError
         return _Looked(ended=(State.FAILED, "media:unreadable"))
     if not S_ISREG(stat.st_mode):
         return _Looked(ended=(State.QUARANTINED, "media:unreadable"))
