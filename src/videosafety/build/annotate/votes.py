@@ -13,7 +13,7 @@ Example:
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 from videosafety.build.records import Described, Vote
@@ -53,11 +53,17 @@ def label_of(vote: Vote) -> tuple[Safety, str | None]:
     return vote.visual, vote.category
 
 
-def agreement(described: Sequence[Described]) -> VotesAgree:
-    """How well annotators agree, with intervals that take near duplicates for one clip. A person's votes count too."""
-    clusters = [one.cluster for one in described]
-    names = sorted({vote.annotator for one in described for vote in one.votes})
-    votes = [{vote.annotator: vote for vote in one.votes} for one in described]
-    visual = [[row[name].visual.value if name in row else None for name in names] for row in votes]
-    category = [[(row[name].category or NO_HARM) if name in row else None for name in names] for row in votes]
+def agreement(described: Iterable[Described]) -> VotesAgree:
+    """How well annotators agree, with intervals that take near duplicates for one clip. A person's votes count too.
+
+    The clips are gone through once; nothing but their labels is kept.
+    """
+    clusters: list[str] = []
+    votes: list[dict[str, tuple[Safety, str | None]]] = []
+    for one in described:
+        clusters.append(one.cluster)
+        votes.append({vote.annotator: label_of(vote) for vote in one.votes})
+    names = sorted({name for row in votes for name in row})
+    visual = [[row[name][0].value if name in row else None for name in names] for row in votes]
+    category = [[(row[name][1] or NO_HARM) if name in row else None for name in names] for row in votes]
     return VotesAgree(krippendorff(visual, clusters=clusters), krippendorff(category, clusters=clusters))
