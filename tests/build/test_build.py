@@ -23,7 +23,7 @@ from videosafety.core.store import read_records
 from videosafety.toyworld.footage import write_footage
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "build_toy.yaml"
-WORKING = ("ledger.sqlite", "shards", "lock")
+WORKING = ("ledger.sqlite", "shards", "lock", "build.html", "figures.json")  # and what tells of calls and their cost
 
 
 @pytest.fixture(scope="module")
@@ -174,3 +174,29 @@ def test_a_clip_that_is_taken_down_leaves_the_splits_too(footage, tmp_path):
     assert after["eval"] < before["eval"]
     for path in (tmp_path / "out" / "splits").glob("*.jsonl"):
         assert clip.sha256 not in path.read_text()
+
+
+def test_a_folder_that_holds_something_else_is_left_alone(footage, tmp_path):
+    (tmp_path / "own" / "release").mkdir(parents=True)
+    (tmp_path / "own" / "release" / "thesis.txt").write_text("mine")
+    (tmp_path / "own" / ".draft.tmp").write_text("mine")
+    with pytest.raises(InputError, match="something else than a build"):
+        build(recipe(footage), clips=footage / "clips", out=tmp_path / "own")
+    assert (tmp_path / "own" / "release" / "thesis.txt").read_text() == "mine"
+    for out in (footage / "clips" / "out", footage / "clips", footage):
+        with pytest.raises(InputError, match=r"lie inside of each other|something else"):
+            build(recipe(footage), clips=footage / "clips", out=out)
+    assert not (footage / "clips" / "out").exists()
+
+
+def test_what_a_killed_build_was_writing_is_swept_and_nothing_else(footage, tmp_path):
+    out = tmp_path / "out"
+    build(recipe(footage), clips=footage / "clips", out=out)
+    for name in (".release.ab12", "splits/.0123456789abcdef.tmp"):
+        (out / name).mkdir() if "release" in name else (out / name).write_text("half")
+    for name in ("notes.tmp", ".notes.tmp", "review/verdicts"):
+        (out / name).mkdir(parents=True) if "verdicts" in name else (out / name).write_text("mine")
+    (out / "review" / "verdicts" / ".0123456789abcdef.tmp").write_text("mine")
+    build(recipe(footage), clips=footage / "clips", out=out)
+    left = {path.relative_to(out).as_posix() for path in out.rglob("*.tmp")} | {one.name for one in out.glob(".rel*")}
+    assert left == {"notes.tmp", ".notes.tmp", "review/verdicts/.0123456789abcdef.tmp"}

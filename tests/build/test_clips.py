@@ -55,8 +55,17 @@ def test_collect_names_links_out_of_the_folder_and_declared_hashes(tmp_path):
     (clips / "link.mp4").symlink_to(tmp_path / "secret.mp4")
     (clips / "a.mp4").write_bytes(b"inside")
     (clips / ".hidden").write_bytes(b"no clip")
+    (clips / ".git").mkdir()
+    (clips / ".git" / "a.mp4").write_bytes(b"inside too")
+    (clips / "folder").symlink_to(tmp_path)
     found = {outcome.row: (outcome.state, outcome.reason) for outcome in collect(clips)}
-    assert found == {"a.mp4": (State.OK, ""), "link.mp4": (State.QUARANTINED, "path:outside")}
+    assert found == {
+        ".git": (State.FILTERED, "path:hidden"),
+        ".hidden": (State.FILTERED, "path:hidden"),
+        "a.mp4": (State.OK, ""),
+        "folder": (State.FILTERED, "path:linked_folder"),
+        "link.mp4": (State.QUARANTINED, "path:outside"),
+    }
     manifest = clips / "clips.jsonl"
     manifest.write_text('{"path": "a.mp4", "sha256": "' + "0" * 64 + '"}\n{"path": "gone.mp4"}\n')
     found = {outcome.row: outcome.reason for outcome in collect(manifest)}
@@ -93,6 +102,11 @@ def test_the_store_keeps_a_file_once_and_refuses_another(tmp_path):
     store = MediaStore(tmp_path / "media")
     path = store.put(file, sha256=sha256)
     assert path == store.root / "27" / f"{sha256}.mp4"
+    assert store.put(file, sha256=sha256).read_bytes() == b"bytes"
+    file.write_bytes(b"edited in place")
+    assert path.read_bytes() == b"bytes"
+    path.write_bytes(b"damaged")
+    file.write_bytes(b"bytes")
     assert store.put(file, sha256=sha256).read_bytes() == b"bytes"
     with pytest.raises(ValueError, match="changed"):
         store.put(file, sha256="0" * 64)

@@ -1,11 +1,11 @@
 """build: from a folder of clips to a benchmark and training splits. The whole of it, in order, over one ledger.
 
     collect → [screen] → [keep] → probe → embed → filter → describe → settle → ask → [paraphrase] → think → check → heed
-    → mix → gates → OUT/splits, OUT/release, OUT/review
+    → mix → gates → OUT/splits, OUT/release, OUT/review, OUT/build.html
 
 Killed anywhere and run again it goes on where it was: no finished call to a model is repeated, and the bytes that come
 out are the same. It stops before it mixes when too many rows failed or the cost cap is reached, and before it publishes
-when a gate finds a fault; what was done stays done.
+when a gate finds a fault; what was done stays done, and OUT/build.html says how it stands.
 
 Example:
     >>> built = build(load_recipe("build", BuildRecipe), clips=Path("clips"), out=Path("runs/build"))   # doctest: +SKIP
@@ -14,8 +14,8 @@ Example:
 """
 
 import hashlib
-import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,23 +25,24 @@ from videosafety.build.annotate.purse import LocalPurse
 from videosafety.build.collect import STEP as COLLECT
 from videosafety.build.collect import collect, named
 from videosafety.build.gates import Finding, enforce, run_gates
-from videosafety.build.keep import MEDIA
 from videosafety.build.ledger import Count, Ledger, Outcome
 from videosafety.build.mix import TRAIN, write_splits
+from videosafety.build.page import write_page
 from videosafety.build.people.review import read_verdicts, write_review
+from videosafety.build.places import ACCOUNT, LEDGER, SPLITS, check_places, sweep
 from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip
 from videosafety.build.release.publish import publish
 from videosafety.build.release.takedown import is_gone, withdrawn
 from videosafety.build.rows import Packed, Rows
 from videosafety.build.run import run_step
+from videosafety.build.showing import Course
 from videosafety.build.stages import Stage, stages
 from videosafety.build.step import step_hash
 from videosafety.core.errors import InputError, VideoSafetyError
 from videosafety.core.store import storage_errors, write_json
-from videosafety.core.taxonomy import load_taxonomy
+from videosafety.core.taxonomy import Taxonomy, load_taxonomy
 
-LEDGER, SPLITS, ACCOUNT = "ledger.sqlite", "splits", "account.json"
 WRITE_AT_ONCE = 256
 OnRow = Callable[[str, int, int], None]  # step, done, total
 RunStage = Callable[..., Rows[Any]]
@@ -82,44 +83,49 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
     taxonomy = load_taxonomy(recipe.taxonomy)
     known = {one.id for one in taxonomy.subcategories}
     people = read_verdicts(recipe.review, out, categories=known)
-    root = out / SPLITS if recipe.collect.keep == "store" else folder
+    root = folder if recipe.collect.keep == "in_place" else out / SPLITS
+    check_places(folder, out)
     plan = stages(recipe, clips=folder, root=root, people=people)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with Ledger(out / LEDGER) as ledger:
-        _sweep(out)
+        sweep(out)
         ledger.start([COLLECT, *(stage.name for stage in plan)])
-        rows: Rows[Any] = _collected(recipe, clips, ledger, on_row)
-        run = _engine(recipe, out, ledger)
-        made: dict[str, Rows[Any]] = {}
-        for stage in plan:
-            if stage.name == "mix":
-                write_review(out, described=made["describe"], thoughts=made["check"], people=people,
-                             config=recipe.review, clips=root, name=recipe.name, taxonomy=taxonomy,
-                             workers=recipe.engine.num_workers)  # fmt: skip
-                _hold(recipe, ledger, out)
-            rows = run(stage, rows, on_row=lambda done, total, name=stage.name: on_row(name, done, total))
-            made[stage.name] = rows
-        account = _account(ledger, out)
-        findings = run_gates(rows, quotas=recipe.mix.quotas, declared=recipe.mix.declared or None,  # type: ignore[arg-type]
-                             taxonomy=recipe.taxonomy, near=recipe.mix.near)  # fmt: skip
-        enforce(findings)
-        gone = withdrawn(out)
-        made_rows = write_splits(out / SPLITS, rows, media=root, leave_out=lambda row: is_gone(row, gone))
-        provenance = _provenance(recipe, ledger, plan, account)
-        publish(rows, out, config=recipe.publish, clips=root, provenance=provenance)
-        waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
-        return Built(dict.fromkeys(("eval", *TRAIN), 0) | made_rows, account, findings, ledger.spent(), waits)
+        course = Course(recipe, plan, ledger, out, people)
+        try:
+            return _whole(course, clips=clips, root=root, taxonomy=taxonomy, on_row=on_row)
+        except (Held, InputError) as error:
+            with suppress(VideoSafetyError):  # the error itself is what counts
+                write_page(out, course.figures(stopped=error))
+            raise
 
 
-def _sweep(out: Path) -> None:
-    """Take away what a killed build was writing; nobody else writes here while the ledger is ours."""
-    with storage_errors(out):
-        for part in [*out.glob(".release.*"), *out.glob("**/.*.tmp"), *out.glob(f"{SPLITS}/{MEDIA}/*/*.part")]:
-            if part.is_dir() and not part.is_symlink():
-                shutil.rmtree(part)
-            else:
-                part.unlink(missing_ok=True)
+def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_row: OnRow) -> Built:
+    """All steps, the gates, what is written. Raises as ``build``."""
+    recipe, ledger, out, made = course.recipe, course.ledger, course.out, course.made
+    rows: Rows[Any] = _collected(recipe, clips, ledger, on_row)
+    made[COLLECT] = rows
+    run = _engine(recipe, out, ledger)
+    for stage in course.plan:
+        if stage.name == "mix":
+            write_review(out, described=made["describe"], thoughts=made["check"], people=course.people,
+                         config=recipe.review, clips=root, name=recipe.name, taxonomy=taxonomy,
+                         workers=recipe.engine.num_workers)  # fmt: skip
+            _hold(recipe, ledger, out)
+        rows = run(stage, rows, on_row=lambda done, total, name=stage.name: on_row(name, done, total))
+        made[stage.name] = rows
+    account = _account(ledger, out)
+    course.findings = run_gates(rows, quotas=recipe.mix.quotas, declared=recipe.mix.declared or None,  # type: ignore[arg-type]
+                                taxonomy=recipe.taxonomy, near=recipe.mix.near)  # fmt: skip
+    enforce(course.findings)
+    gone = withdrawn(out)
+    made_rows = write_splits(out / SPLITS, rows, media=root, leave_out=lambda row: is_gone(row, gone))
+    figures = course.figures()
+    provenance = _provenance(recipe, ledger, course.plan, account) | {"agreement": figures.for_card}
+    publish(rows, out, config=recipe.publish, clips=root, provenance=provenance)
+    write_page(out, figures)
+    waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
+    return Built(dict.fromkeys(("eval", *TRAIN), 0) | made_rows, account, course.findings, ledger.spent(), waits)
 
 
 def _collected(recipe: BuildRecipe, clips: Path, ledger: Ledger, on_row: OnRow) -> Rows[Clip]:
@@ -175,7 +181,7 @@ def _account(ledger: Ledger, out: Path) -> list[Line]:
     return lines
 
 
-def _provenance(recipe: BuildRecipe, ledger: Ledger, plan: list[Stage], account: list[Line]) -> dict[str, Any]:
+def _provenance(recipe: BuildRecipe, ledger: Ledger, plan: Sequence[Stage], account: list[Line]) -> dict[str, Any]:
     """What the release says of how it was made; nothing of it changes when the same build is run again, elsewhere.
 
     ``steps`` is the hash of all that decides the rows: versions and settings of the steps, not where things lie.

@@ -1,7 +1,8 @@
 """collect: every file of a folder, or every row of a manifest, as a clip with its hash. Nothing is opened as media.
 
 A folder is read in the order of its paths, so equal folders give equal rows. A file with the bytes of an earlier one is
-an exact duplicate and ends here; so does a link that leads out of the folder, and a file that cannot be read. YouTube
+an exact duplicate and ends here; so does what is hidden, a link that leads out of the folder or to another one, and a
+file that cannot be read. YouTube
 and other sites are reached only by a fetcher that the user brings: a manifest names ids, the fetcher makes files.
 
 A manifest is JSON lines: ``{"path": "a.mp4", "source": "…", "licence": "…", "language": "en", "sha256": "…"}``; all but
@@ -45,19 +46,23 @@ class Named(Record):
     sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
 
 
-class Unnamed(Named):
-    """A file whose name is no text, or too long for a record; ``path`` is what can be shown of it."""
+class Ended(Named):
+    """A file or folder that is not looked into, with its end; ``path`` is what can be shown of its name."""
+
+    state: State
+    reason: str
 
 
 def named(clips: Path) -> tuple[Path, list[Named]]:
-    """The folder and the files that are meant: all of a folder but hidden ones, or those of a manifest.
+    """The folder and the files that are meant: all of a folder, or those of a manifest.
+
+    Hidden files and folders, and links to folders, are rows that end here: what is not looked into is said.
 
     Raises:
         InputError: there is no such folder or manifest, or nothing in it.
     """
     if clips.is_dir():
-        files = sorted(path for path in clips.rglob("*") if not path.is_dir() and not _is_hidden(path, clips))
-        root, rows = clips, [_named(path.relative_to(clips).as_posix()) for path in files]
+        root, rows = clips, sorted(_walked(clips), key=lambda row: row.path)
     elif clips.is_file():
         root, rows = clips.parent, read_records(clips, Named, unique="path")
     else:
@@ -67,15 +72,27 @@ def named(clips: Path) -> tuple[Path, list[Named]]:
     return root, rows
 
 
-def _named(path: str) -> Named:
+def _walked(root: Path) -> Iterator[Named]:
+    for folder, folders, files in os.walk(root):
+        own = Path(folder).relative_to(root)
+        for name in list(folders):
+            linked = (Path(folder) / name).is_symlink()
+            if name.startswith(".") or linked:
+                folders.remove(name)
+                reason = "path:linked_folder" if linked else "path:hidden"
+                yield _named((own / name).as_posix(), end=(State.FILTERED, reason))
+        for name in files:
+            hidden = (State.FILTERED, "path:hidden") if name.startswith(".") else None
+            yield _named((own / name).as_posix(), end=hidden)
+
+
+def _named(path: str, *, end: tuple[State, str] | None) -> Named:
+    """A row of a folder; bytes that are no UTF-8, or a path of more than 4,096 characters, end it."""
     try:
-        return Named(path=path)
-    except ValidationError:  # bytes that are no UTF-8, or a path of more than 4,096 characters
-        return Unnamed(path=os.fsencode(path).decode(errors="backslashreplace")[:MAX_SHOWN])
-
-
-def _is_hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+        return Ended(path=path, state=end[0], reason=end[1]) if end else Named(path=path)
+    except ValidationError:
+        shown = os.fsencode(path).decode(errors="backslashreplace")[:MAX_SHOWN]
+        return Ended(path=shown, state=State.QUARANTINED, reason="path:not_text")
 
 
 def collect(
@@ -137,8 +154,8 @@ def _looked_at(root: Path, rows: Sequence[Named], ledger: Ledger | None, pool: E
 
 
 def _stat(root: Path, row: Named) -> _Looked:
-    if isinstance(row, Unnamed):
-        return _Looked(ended=(State.QUARANTINED, "path:not_text"))
+    if isinstance(row, Ended):
+        return _Looked(ended=(row.state, row.reason))
     path = root / row.path
     try:
         if not path.resolve().is_relative_to(root):

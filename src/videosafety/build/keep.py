@@ -1,5 +1,5 @@
-"""keep: link every clip into the folder of the build by its hash, so that what was built does not hang on a folder that
-somebody tidies. A link takes no room; where the disk has none (another one), the file is copied.
+"""keep: copy every clip into the folder of the build by its hash, so that what was built does not hang on a folder that
+somebody tidies or edits. Or link it, which takes no room and leaves it open to edits.
 
 Example:
     >>> Keep(clips="clips", root="runs/build/splits")(clip)[0].path                           # doctest: +SKIP
@@ -21,10 +21,11 @@ MEDIA = "media"
 
 @dataclass(frozen=True)
 class Keep:
-    """The step. ``clips`` is where a clip lies, ``root`` the folder that it is linked into, under ``media``."""
+    """The step. ``clips`` is where a clip lies, ``root`` the folder that it is kept in, under ``media``."""
 
     clips: str = field(compare=False)
     root: str = field(compare=False)
+    links: bool = field(default=False, compare=False)
     name: ClassVar[str] = "keep"
     version: ClassVar[int] = 1
     makes: ClassVar[type[Clip]] = Clip
@@ -32,7 +33,9 @@ class Keep:
     def __call__(self, clip: Clip) -> Sequence[Clip] | Terminal:
         """The clip with its path from ``root``. Raises StorageError: the disk refuses."""
         try:
-            kept = MediaStore(Path(self.root) / MEDIA).put(Path(self.clips) / clip.path, sha256=clip.sha256)
+            kept = MediaStore(Path(self.root) / MEDIA, links=self.links).put(
+                Path(self.clips) / clip.path, sha256=clip.sha256
+            )
         except RecordError:
             return Terminal(state=State.FAILED, reason="media:missing")
         except ValueError:

@@ -272,12 +272,18 @@ class Ledger:
                 row = self._paid.execute(query, (key,)).fetchone()
         return None if row is None else Call(*row)
 
-    def keep_call(self, call: Call) -> None:
-        """Write a finished call; it is paid for, and safe when this returns."""
+    def keep_call(self, call: Call, *, instead_of: str | None = None) -> None:
+        """Write a finished call; it is paid for, and safe when this returns. ``instead_of``: a call that goes then."""
         row = (call.key, call.step, call.model, call.answer, call.input_tokens, call.output_tokens, call.cost,
                call.latency_s, call.retries)  # fmt: skip
         with self._errors(), self._transaction():
             self._database.execute("INSERT OR IGNORE INTO calls VALUES (?,?,?,?,?,?,?,?,?)", row)
+            self._database.execute("DELETE FROM calls WHERE key=?", (instead_of,))
+
+    def forget_call(self, key: str) -> None:
+        """Take a call back that surely cost nothing."""
+        with self._errors(), self._transaction():
+            self._database.execute("DELETE FROM calls WHERE key=?", (key,))
 
     def spent(self) -> float:
         """USD paid for all calls so far."""

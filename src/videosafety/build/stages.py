@@ -88,8 +88,8 @@ def _looking(recipe: BuildRecipe, clips: Path, root: Path) -> Iterator[Named]:
     listed = Path(recipe.publish.hash_list) if recipe.publish.hash_list is not None else None
     if listed is not None:
         yield Quarantine.of(listed)
-    if recipe.collect.keep == "store":
-        yield Keep(clips=str(clips), root=str(root))
+    if recipe.collect.keep != "in_place":
+        yield Keep(clips=str(clips), root=str(root), links=recipe.collect.keep == "link")
     yield Probe(root=str(root))
     embed = recipe.embed
     if embed.checkpoint is not None:

@@ -1,4 +1,5 @@
-"""Media addressed by content: ``media/ab/abcd….mp4``. A file that is there is whole, and is never written again.
+"""Media addressed by content: ``media/ab/abcd….mp4``. A file that is there is whole; one that somebody changed is not
+taken for it, and is written again.
 
 Example:
     >>> store = MediaStore(out / "media")
@@ -20,9 +21,13 @@ SUFFIX = re.compile(r"\.[a-z0-9]{1,5}$")
 
 @dataclass(frozen=True)
 class MediaStore:
-    """A folder of media. Files are hard links where the disk allows it, else copies."""
+    """A folder of media. Files are copies, or with ``links`` hard links where the disk allows it.
+
+    A hard link takes no room, and is the file itself: who writes over the clip in place writes over both.
+    """
 
     root: Path
+    links: bool = False
 
     def path(self, sha256: str, *, suffix: str = "") -> Path:
         """Where the file of this hash lies, whether it is there or not."""
@@ -32,7 +37,7 @@ class MediaStore:
         """Bring a file in; nothing is done where it is there. Raises StorageError; ValueError: it has another hash."""
         found = SUFFIX.search(file.name.lower())
         target = self.path(sha256, suffix=found.group() if found else "")
-        if target.exists():
+        if target.is_file() and sha256_file(target) == sha256:
             return target
         with storage_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -40,8 +45,11 @@ class MediaStore:
             with suppress(FileNotFoundError):
                 part.unlink()
             try:
-                os.link(file, part)
+                if self.links:
+                    os.link(file, part)
             except OSError:  # another disk, or one without links
+                part.unlink(missing_ok=True)
+            if not part.exists():
                 shutil.copyfile(file, part)
             if sha256_file(part) != sha256:
                 part.unlink()

@@ -54,14 +54,20 @@ _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCED = re.compile(r"\A```(?:json|JSON)?[ \t]*\n(.*?)\n?[ \t]*```\Z", re.DOTALL)
 
 
+LOST = canonical_json({"lost": "no answer"}).decode()
+
+
 class Calls(Protocol):
     """What of a ledger a caller needs."""
 
     def call(self, key: str) -> Call | None:
         """The finished call of this key."""
 
-    def keep_call(self, call: Call) -> None:
-        """Write a finished call; it is on the disk when this returns."""
+    def keep_call(self, call: Call, *, instead_of: str | None = None) -> None:
+        """Write a call in place of another; it is on the disk when this returns."""
+
+    def forget_call(self, key: str) -> None:
+        """Take a call back."""
 
 
 class Caller:
@@ -183,36 +189,43 @@ class Caller:
             if not await self._purse.reserve(most):
                 raise CostCap(f"a call of up to {most:.4f} USD does not fit under the cap", reason="cost:cap",
                               where=self.config.label, fix="raise the cap and run the build again")  # fmt: skip
-            paid = 0.0
+            paid, lost = 0.0, ""
             try:
                 await self._pace.turn()
+                lost = self._keep_lost(key, most, retries)
                 began_s, paid = time.monotonic(), most  # from here on, until we know better
                 said = await self._model.say(request)
                 self._silent_s = None
                 if said.input_tokens is not None and said.output_tokens is not None:
                     paid = self.config.cost(said.input_tokens, said.output_tokens)
-                self._keep(key, said, paid, time.monotonic() - began_s, retries)
+                self._keep(key, said, paid, time.monotonic() - began_s, retries, instead_of=lost)
                 self._learn(said, most_tokens)
                 return said
             except BaseException as error:
                 self.broken = error if isinstance(error, ServerError) else self.broken
-                paid = 0.0 if is_free(error) else paid
-                if paid:
-                    self._keep_lost(key, error, paid, retries)
+                if is_free(error):
+                    paid = 0.0
+                    self._ledger.forget_call(lost)
                 raise
             finally:
                 await self._purse.settle(most, paid)
 
-    def _keep(self, key: str, said: Said, cost: float, latency_s: float, retries: int) -> None:
+    def _keep(
+        self, key: str, said: Said, cost: float, latency_s: float, retries: int, *, instead_of: str
+    ) -> None:  # fmt: skip
         answer = canonical_json(asdict(said)).decode()
         self._ledger.keep_call(Call(key, self.step, self.config.label, answer, cost, latency_s, retries,
-                                    said.input_tokens, said.output_tokens))  # fmt: skip
+                                    said.input_tokens, said.output_tokens), instead_of=instead_of)  # fmt: skip
 
-    def _keep_lost(self, key: str, error: BaseException, cost: float, retries: int) -> None:
-        """A call that may have been paid, and whose answer nobody has."""
-        answer = canonical_json({"lost": getattr(error, "fault", type(error).__name__)}).decode()
+    def _keep_lost(self, key: str, most: float, retries: int) -> str:
+        """Write, before it is sent, that a call may be paid whose answer nobody will have; its key.
+
+        The answer takes its place. What a killed build had under way stays, at its highest cost: the cap still holds.
+        """
         lost = f"{key}:lost:{secrets.token_hex(8)}"
-        self._ledger.keep_call(Call(lost, self.step, self.config.label, answer, cost, 0.0, retries))
+        if most:
+            self._ledger.keep_call(Call(lost, self.step, self.config.label, LOST, most, 0.0, retries))
+        return lost
 
     def _most_tokens(self, request: Request) -> int:
         parts = request.messages[0]["content"]
