@@ -218,7 +218,7 @@ def figures_of(
     *,
     name: str,
     account: Iterable[Line],
-    rows: Made = Made(),
+    rows: Made | None = None,
     findings: Iterable[Finding] = (),
     people: People | None = None,
     pairs: Iterable[PairAgreement] = (),
@@ -235,7 +235,7 @@ def figures_of(
     Args:
         name: of the build.
         account: its lines.
-        rows: as far as they were made; each sequence is gone through once.
+        rows: as far as they were made; each sequence is gone through once. None: none were.
         findings: of the gates, where they were run.
         people: what they said, which tells what they settled.
         pairs: agreement of reviewers.
@@ -248,17 +248,18 @@ def figures_of(
         is_gone: says of a row that it does not go out.
         stopped: why the build ended before its release.
     """
+    rows = rows or Made()
     clips = _clips(rows.described, people or People())
     queries = Queries(phrases)
     asked = _asked(rows.asked, queries)
     sent = _sent(rows.mixed, is_gone)
-    coverage = [Coverage(language=language, category=category, kind=kind, asked=asked[language, category, kind],
-                         out=sent["cells"][language, category, kind])
-                for language, category, kind in sorted(asked.keys() | sent["cells"].keys(), key=_cell_order)]  # fmt: skip
+    cells = sorted(asked.keys() | sent["cells"].keys(), key=_cell_order)
     return Figures(
         name=name, stopped=stopped, languages=tuple(one for one in LANGUAGES if one in languages),
         categories=phrases.categories if phrases is not None else (),
-        steps=tuple(_step(line) for line in account), coverage=tuple(coverage),
+        steps=tuple(_step(line) for line in account),
+        coverage=tuple(Coverage(language=language, category=category, kind=kind, asked=asked[language, category, kind],
+                                out=sent["cells"][language, category, kind]) for language, category, kind in cells),
         texts=(*queries.figures(), *thinking(rows.thoughts, compose=compose)),
         people=tuple(pairs), gates=tuple(_gate(one) for one in findings),
         paid=tuple(Paid(step=step, model=model, calls=calls, usd=round(usd, 6)) for step, model, calls, usd in paid),

@@ -13,11 +13,15 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from pydantic import ValidationError
+
 from videosafety.build.account import FOR_PEOPLE
 from videosafety.build.figures import Figures, StepFigures
 from videosafety.build.page_tables import tables
 from videosafety.build.people.review import FOLDER as REVIEW
 from videosafety.build.state import State
+from videosafety.core.errors import InputError
+from videosafety.core.explain import explain
 from videosafety.core.store import write_json, write_text
 from videosafety.html.page import render
 
@@ -76,13 +80,26 @@ def write_page(out: Path, figures: Figures) -> Path:
     return out / PAGE
 
 
+def read_figures(out: Path) -> Figures:
+    """The figures of a build's last run. Raises InputError: there are none, or the file is something else."""
+    path = out / FIGURES
+    if not path.is_file():
+        raise InputError("there are no figures", where=str(path), fix="run `videosafety build` to its end")
+    try:
+        return Figures.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        what = "; ".join(explain(error, kind=Figures)[:3])
+        raise InputError(what, where=str(path), fix="run the build command again: it writes this file") from error
+
+
 def page(figures: Figures, *, review_pages: list[str]) -> str:
     """The page's HTML; ``review_pages`` are names of files in OUT/review."""
     shown = tables(figures)
     sections = [("flow", "Flow", True), ("people", "People", True), ("release", "Release", True),
                 ("coverage", "Coverage", figures.coverage or figures.categories),
                 ("diversity", "Diversity", figures.texts), ("agreement", "Agreement", figures.settled),
-                ("money", "Money", True), ("gates", "Gates", True), ("files", "Broken files", figures.broken)]  # fmt: skip
+                ("money", "Money", True), ("gates", "Gates", True),
+                ("files", "Broken files", figures.broken)]  # fmt: skip
     return render(
         "build.html.j2", package="videosafety.build", scripts=("page.js",), figures=figures, tables=shown,
         title=f"{figures.name}: the build", sections=[(id_, label) for id_, label, has in sections if has],

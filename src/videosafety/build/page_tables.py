@@ -2,8 +2,8 @@
 
 Example:
     >>> print(terminal(figures))                                                             # doctest: +SKIP
-    rows that go out, of queries made         en          zh
-    fraud                              12 of 14           ·
+    rows out of queries made                 en           zh
+    fraud                              12 of 14            ·
 """
 
 from collections import Counter
@@ -208,9 +208,9 @@ def terminal(figures: Figures) -> str:
     for line in table.rows:
         category = None if line[0].text == NO_CATEGORY else line[0].text
         cells = ((out[one, category], asked[one, category]) for one in languages)
-        said = "".join(f"{f'{sent} of {made}' if sent else EMPTY:>13}" for sent, made in cells)
+        said = "".join(f"{f'{sent} of {made}' if made else EMPTY:>13}" for sent, made in cells)
         lines.append(f"{visible(bounded(line[0].text, 40)):{wide}}{said}")
-    lines.append(f"{len(figures.empty)} empty cells ({EMPTY})")
+    lines.append(f"empty cells, of {len(figures.languages) * len(figures.categories)}: {len(figures.empty)}")
     names = ("distinct_2", "self_bleu", "template_share")
     for about in ("query", "thinking"):
         held = [one for one in figures.texts if one.about == about]

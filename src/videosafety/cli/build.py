@@ -36,9 +36,9 @@ def build_all(
         raise InputError(f"{missing} missing", where="videosafety build",
                          fix="such as: videosafety build --recipe build --clips DIR")  # fmt: skip
     from videosafety.build.account import table
-    from videosafety.build.build import LEDGER
     from videosafety.build.build import build as run_build
     from videosafety.build.ledger import read_account
+    from videosafety.build.places import LEDGER
     from videosafety.build.recipe import BuildRecipe
     from videosafety.core.recipe import load_recipe
 
@@ -61,19 +61,26 @@ def build_all(
     _say(f"rows: {rows}")
     _say(f"splits: {folder / 'splits'}")
     _say(f"release: {folder / 'release'}")
+    _say(f"figures: {folder / 'build.html'}")
 
 
 @build.command("status")
 def build_status(
     out: OutArgument,
     as_json: Annotated[bool, typer.Option("--json", help="Print rows of JSON in place of a table.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Coverage and diversity, too; with --json: all.")] = False,
 ) -> None:
     """The account of all rows, also while a build runs: for every step what went in, went on, ended and waits."""
     from videosafety.build.account import FOR_PEOPLE, lines_of, table
-    from videosafety.build.build import LEDGER
     from videosafety.build.ledger import read_account, read_calls
+    from videosafety.build.page import read_figures
+    from videosafety.build.page_tables import terminal
+    from videosafety.build.places import LEDGER
 
     counts = read_account(out / LEDGER)
+    if as_json and figures:
+        out_console.print_json(data=read_figures(out).model_dump(mode="json"))
+        return
     if as_json:
         out_console.print_json(data=[count._asdict() for count in counts])
         return
@@ -86,6 +93,9 @@ def build_status(
         _say(f"{waits} rows wait for people: open {out / 'review'}")
     if failed := sum(sum(line.failed.values()) for line in lines):
         _say(f"{failed} rows failed: the same build command tries them again")
+    if figures:
+        for line in terminal(read_figures(out)).splitlines():
+            _say(line)
 
 
 @build.command("takedown")
