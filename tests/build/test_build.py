@@ -19,8 +19,11 @@ from videosafety.build.state import State
 from videosafety.core.errors import InputError
 from videosafety.core.recipe import load_recipe
 from videosafety.core.records import Sample
-from videosafety.core.store import read_records
+from videosafety.core.store import read_records, sha256_file
 from videosafety.toyworld.footage import write_footage
+from videosafety.video.plan import Sampling
+from videosafety.video.sample import sample_clip
+from videosafety.video.write import write_mp4
 
 RECIPE = Path(__file__).parents[2] / "recipes" / "build_toy.yaml"
 WORKING = ("ledger.sqlite", "shards", "lock", "build.html", "figures.json")  # and what tells of calls and their cost
@@ -200,3 +203,46 @@ def test_what_a_killed_build_was_writing_is_swept_and_nothing_else(footage, tmp_
     build(recipe(footage), clips=footage / "clips", out=out)
     left = {path.relative_to(out).as_posix() for path in out.rglob("*.tmp")} | {one.name for one in out.glob(".rel*")}
     assert left == {"notes.tmp", ".notes.tmp", "review/verdicts/.0123456789abcdef.tmp"}
+
+
+def sides_of(out: Path) -> dict[str, str]:
+    """eval or train, by the hash of the clip."""
+    found = {}
+    for path in (out / "splits").glob("*.jsonl"):
+        for row in map(json.loads, path.read_text().splitlines()):
+            media = [row["media"]] if path.stem == "eval" else row["turns"][0]["media"]
+            found[media[0]["sha256"]] = path.stem
+    return found
+
+
+def test_a_set_that_grows_moves_no_clip_out_of_its_split(footage, tmp_path):
+    """Not by new clips, and not by copies of old ones under names that come first."""
+    folder, out = tmp_path / "toy", tmp_path / "out"
+    write_footage(folder, num_clips=80, seed=3)
+    labels = [json.loads(line) for line in (folder / "labels.jsonl").read_text().splitlines()]
+    late, late_labels = folder / "late", labels[60:]
+    late.mkdir()
+    for row in late_labels:
+        shutil.move(folder / "clips" / row["path"], late / Path(row["path"]).name)
+    asked = recipe(folder, "ask.eval_share=0.3", "embed.duplicate_below=0.1", "embed.related_below=0.1")
+    build(asked, clips=folder / "clips", out=out)
+    before = sides_of(out)
+    evaluated = [row for row in labels[:60] if before.get(sha256_file(folder / "clips" / row["path"])) == "eval"]
+    (folder / "clips" / "!first").mkdir()
+    for number, row in enumerate(evaluated):
+        frames = sample_clip(folder / "clips" / row["path"], sampling=Sampling(fps=1)).frames
+        write_mp4(folder / "clips" / "!first" / f"{number}.mp4", frames, fps=1, crf=30)
+        labels.append(row | {"path": f"!first/{number}.mp4"})
+    for row in late_labels:
+        shutil.move(late / Path(row["path"]).name, folder / "clips" / row["path"])
+    (folder / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
+    build(asked, clips=folder / "clips", out=out)
+    after = sides_of(out)
+    assert len(evaluated) > 3
+    assert len(after) > len(before)
+    assert {clip: after.get(clip) for clip in before} == before
+
+
+def test_a_benchmark_without_a_row_is_no_benchmark(footage, tmp_path):
+    with pytest.raises(InputError, match="no clip was drawn for evaluation"):
+        build(recipe(footage, "ask.eval_share=0.0001"), clips=footage / "clips", out=tmp_path / "out")

@@ -116,6 +116,7 @@ def test_a_recipe_with_dinov2_builds_and_must_give_its_thresholds(checkpoint, tm
     with pytest.raises(RecipeError, match="no thresholds are known to be right for dinov2: give static_below"):
         load_recipe(RECIPE, BuildRecipe, overrides=[*given, "embed.static_below=null"])
     asked = load_recipe(RECIPE, BuildRecipe, overrides=[*given, "embed.static_below=0.0", "embed.duplicate_below=0.0",
-                                                        "embed.related_below=0.0", "embed.device=cpu"])  # fmt: skip
+                                                        "embed.related_below=0.0", "embed.device=cpu",
+                                                        "ask.eval_share=0.5"])  # fmt: skip
     built = build(asked, clips=tmp_path / "toy" / "clips", out=tmp_path / "out")
     assert built.counts["eval"] + built.counts["rl"] > 0

@@ -26,7 +26,7 @@ from videosafety.build.collect import STEP as COLLECT
 from videosafety.build.collect import collect, named
 from videosafety.build.gates import Finding, enforce, run_gates
 from videosafety.build.ledger import Count, Ledger, Outcome
-from videosafety.build.mix import TRAIN, write_splits
+from videosafety.build.mix import TRAIN, splits_of, write_splits
 from videosafety.build.page import write_page
 from videosafety.build.people.review import read_verdicts, write_review
 from videosafety.build.places import ACCOUNT, LEDGER, SPLITS, check_places, sweep
@@ -116,7 +116,8 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
         made[stage.name] = rows
     account = _account(ledger, out)
     course.findings = run_gates(rows, quotas=recipe.mix.quotas, declared=recipe.mix.declared or None,  # type: ignore[arg-type]
-                                taxonomy=recipe.taxonomy, near=recipe.mix.near)  # fmt: skip
+                                taxonomy=recipe.taxonomy, near=recipe.mix.near,
+                                wants_eval=recipe.ask.eval_share > 0)  # fmt: skip
     enforce(course.findings)
     gone = withdrawn(out)
     made_rows = write_splits(out / SPLITS, rows, media=root, leave_out=lambda row: is_gone(row, gone))
@@ -124,23 +125,29 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
     provenance = _provenance(recipe, ledger, course.plan, account) | {"agreement": figures.for_card}
     publish(rows, out, config=recipe.publish, clips=root, provenance=provenance)
     write_page(out, figures)
+    ledger.keep_splits(splits_of(ledger.step("mix")))
     waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
     return Built(dict.fromkeys(("eval", *TRAIN), 0) | made_rows, account, course.findings, ledger.spent(), waits)
 
 
 def _collected(recipe: BuildRecipe, clips: Path, ledger: Ledger, on_row: OnRow) -> Rows[Clip]:
-    """Every file with its end, and the clips."""
-    keys: list[str] = []
+    """Every file with its end, and the clips: those of earlier builds first, so that the older of two copies stays."""
+    found: list[tuple[str, str | None]] = []  # key, clip
     some: list[Outcome] = []
     for outcome in collect(clips, ledger, source=recipe.collect.source, licence=recipe.collect.licence,
                            workers=recipe.engine.num_workers,
                            on_row=lambda done, total: on_row(COLLECT, done, total)):  # fmt: skip
-        keys.append(outcome.key)
+        clip = Clip.model_validate_json(outcome.made[0]).id if outcome.made else None
+        found.append((outcome.key, clip))
         some.append(outcome)
         if len(some) >= WRITE_AT_ONCE:
             ledger.finish(some)
             some = []
     ledger.finish(some)
+    ledger.keep_seen(clip for _, clip in found if clip is not None)
+    seen = ledger.seen()
+    found.sort(key=lambda one: seen.get(one[1] or "", len(seen)))
+    keys = [key for key, _ in found]
     ledger.begin(COLLECT, keys)
     return Rows(ledger, COLLECT, Clip, keys=keys, known=ledger.known(COLLECT), source=Packed(Clip, ()))
 

@@ -93,7 +93,9 @@ def static_score(vectors: np.ndarray[Any, Any]) -> float:
 def _model(checkpoint: str, device: str) -> Any:
     """The model, read once in each process. Raises CheckpointError: it does not load."""
     from transformers import Dinov2Model
+    from transformers.utils import logging as transformers_logging
 
+    transformers_logging.disable_progress_bar()
     try:
         model = Dinov2Model.from_pretrained(checkpoint, local_files_only=True, use_safetensors=True)
     except (OSError, ValueError, KeyError) as error:

@@ -1,6 +1,6 @@
 """The gates of a whole data set: a build whose rows fail one of them fails.
 
-    rows        ids are unique, and every training row has an example
+    rows        ids are unique, and some are for evaluation where some were asked for
     labels      as the subset table has them, in the row and in its example; categories known (``check``)
     grammar     every example makes a structured response that parses
     language    query, thinking and answer are in the declared one
@@ -83,6 +83,7 @@ def run_gates(
     near: float = NEAR,
     release: Path | None = None,
     restricted: str = "restricted",
+    wants_eval: bool = False,
 ) -> list[Finding]:
     """All gates over the rows of a build, each with all that it found; the rows are gone through once.
 
@@ -94,12 +95,13 @@ def run_gates(
         near: similarity from which two queries count as one.
         release: the folder that goes out; None: not looked at.
         restricted: the folder inside of it that may hold what is harmful.
+        wants_eval: a set without a row for evaluation has a fault.
     """
     known = load_taxonomy(taxonomy)
     numbers, harmful = Numbers(), Harmful()
     gates: list[_Gate] = [
-        _Unique(), _ByRow("labels", lambda row: _label_faults(row, known)), _ByRow("grammar", _grammar_faults),
-        _ByRow("language", _language_faults), _Leaks(near), _Splits(),
+        _Unique(wants_eval), _ByRow("labels", lambda row: _label_faults(row, known)),
+        _ByRow("grammar", _grammar_faults), _ByRow("language", _language_faults), _Leaks(near), _Splits(),
     ]  # fmt: skip
     for row in rows:
         for gate in gates:
@@ -156,16 +158,20 @@ class _Unique:
 
     name = "rows"
 
-    def __init__(self) -> None:
+    def __init__(self, wants_eval: bool) -> None:
+        self._wants_eval, self._has_eval = wants_eval, False
         self._times: dict[str, Counter[str]] = {"id": Counter(), "parent": Counter()}
 
     def see(self, row: Mixed) -> None:
+        self._has_eval |= row.split == "eval"
         for field, times in self._times.items():
             times[getattr(row, field)] += 1
 
     def faults(self) -> Iterator[str]:
         if not self._times["id"]:
             yield "there is no row"
+        elif self._wants_eval and not self._has_eval:
+            yield "no clip was drawn for evaluation: use more clips, or raise ask.eval_share"
         for field, times in self._times.items():
             yield from (f"{field} {name} stands {count} times" for name, count in times.items() if count > 1)
 

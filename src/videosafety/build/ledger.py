@@ -17,7 +17,7 @@ Example:
 
 import sqlite3
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS steps (step TEXT PRIMARY KEY, place INTEGER NOT NULL)
 CREATE TABLE IF NOT EXISTS current (
   step TEXT NOT NULL, place INTEGER NOT NULL, key TEXT NOT NULL, PRIMARY KEY (step, place)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS clips (clip TEXT PRIMARY KEY, place INTEGER NOT NULL, split TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS files (
   path TEXT PRIMARY KEY, num_bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, sha256 TEXT NOT NULL
 ) WITHOUT ROWID;
@@ -249,6 +250,29 @@ class Ledger:
         """How many rows ended in which state, by step and reason: for every step the sum is what went in."""
         with self._errors():
             return _account(self._database)
+
+    def seen(self) -> dict[str, int]:
+        """The clips of all builds so far, by id, with the place of each in the order in which they came."""
+        with self._errors():
+            return dict(self._database.execute("SELECT clip, place FROM clips"))
+
+    def keep_seen(self, clips: Iterable[str]) -> None:
+        """Number the clips that are new, in their order."""
+        first = len(self.seen())
+        with self._errors(), self._transaction():
+            self._database.executemany("INSERT OR IGNORE INTO clips VALUES (?,?,NULL)",
+                                       ((clip, first + at) for at, clip in enumerate(clips)))  # fmt: skip
+
+    def splits(self) -> dict[str, str]:
+        """The split of every clip that a finished build placed, by id."""
+        with self._errors():
+            return dict(self._database.execute("SELECT clip, split FROM clips WHERE split IS NOT NULL"))
+
+    def keep_splits(self, splits: Mapping[str, str]) -> None:
+        """A build is finished: this is where its clips are from now on."""
+        with self._errors(), self._transaction():
+            self._database.executemany("UPDATE clips SET split=? WHERE clip=?",
+                                       ((split, clip) for clip, split in splits.items()))  # fmt: skip
 
     def hash_of(self, path: str, *, num_bytes: int, mtime_ns: int) -> str | None:
         """The hash of a file that has not changed since ``keep_hashes``, by its size and time."""

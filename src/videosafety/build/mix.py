@@ -17,6 +17,7 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
+from videosafety.build.ledger import Outcome
 from videosafety.build.records import Asked, Mixed, Thought
 from videosafety.build.sides import NEAR, Traits, clip_groups, drawn_place, sides, traits_of
 from videosafety.build.state import State, Terminal
@@ -55,14 +56,19 @@ class Shortfall(NamedTuple):
 
 @dataclass(frozen=True)
 class Mix:
-    """The step. Rows are ``Thought``; an ``Asked`` without a response can go into the benchmark only."""
+    """The step. Rows are ``Thought``; an ``Asked`` without a response can go into the benchmark only.
+
+    ``before`` has the split of clips that an earlier build has placed, by id. Such a clip keeps it; one that would go
+    from training to the benchmark or back is left out, since a model may have seen it.
+    """
 
     quotas: Quotas = field(default_factory=Quotas)
     eval_share: float = 0.2
     near: float = NEAR
     seed: int = 0
+    before: Mapping[str, str] = field(default_factory=dict, compare=False)
     name: ClassVar[str] = "mix"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     makes: ClassVar[type[Mixed]] = Mixed
 
     def over(self, records: Sequence[Asked | Thought]) -> Iterator[Sequence[Mixed] | Terminal]:
@@ -78,8 +84,11 @@ class Mix:
         train: list[int] = []
         placed = sides(traits, eval_share=self.eval_share, seed=self.seed, near=self.near)
         for index, (side, why) in enumerate(placed):
+            was = self.before.get(clip_of(traits[index].id))
             if side is None:
                 ends[index] = f"split:{why}"
+            elif was is not None and (was == "eval") != (side == "eval"):
+                ends[index] = "split:was_eval" if was == "eval" else "split:was_train"
             elif side == "eval":
                 split[index] = "eval"
             elif not rows[index].has_response:
@@ -94,7 +103,7 @@ class Mix:
             yield end or _mixed(record, split[index])
 
     def _divided(self, rows: Sequence[Traits], train: Sequence[int]) -> dict[int, str]:
-        """The split of every training row: a group of clips goes where most is missing."""
+        """The split of every training row: a group of clips stays where it was, a new one goes where most lack."""
         wanted = {name: getattr(self.quotas, name) for name in TRAIN}
         parts = PROPORTION if None in wanted.values() else wanted
         whole = sum(parts.values())
@@ -103,13 +112,19 @@ class Mix:
             members[group].append(index)
         count: Counter[str] = Counter()
         split: dict[int, str] = {}
-        for group in sorted(members, key=lambda name: drawn_place(self.seed, name)):
+        was = {group: self._was(rows, own) for group, own in members.items()}
+        for group in sorted(members, key=lambda name: (was[name] is None, drawn_place(self.seed, name))):
             size = len(members[group])
             total = count.total() + size
-            name = max(TRAIN, key=lambda one: parts[one] * total - count[one] * whole)
+            name = was[group] or max(TRAIN, key=lambda one: parts[one] * total - count[one] * whole)
             count[name] += size
             split |= dict.fromkeys(members[group], name)
         return split
+
+    def _was(self, rows: Sequence[Traits], own: Sequence[int]) -> str | None:
+        """The split that most rows of a group had in an earlier build; None: it is new."""
+        found = Counter(was for index in own if (was := self.before.get(clip_of(rows[index].id))) is not None)
+        return max(sorted(found), key=lambda name: found[name]) if found else None
 
     def _over(self, rows: Sequence["_Row"], split: dict[int, str]) -> list[int]:
         """The rows that are over a quota."""
@@ -134,6 +149,22 @@ class Mix:
             ranked.append((turns[stratum], place(index), index))
             turns[stratum] += 1
         return [index for _, _, index in sorted(ranked)]
+
+
+def clip_of(row: str) -> str:
+    """The id of a row's clip: ``clip-4f….SH-en-0`` is about ``clip-4f…``."""
+    return row.partition(".")[0]
+
+
+def splits_of(outcomes: Iterable[Outcome]) -> dict[str, str]:
+    """The split of every clip by what became of its rows in this step; also of rows that were over a quota."""
+    found: dict[str, str] = {}
+    for one in outcomes:
+        if one.made:
+            found[clip_of(one.row)] = one.made[0].rpartition('"split":"')[2].partition('"')[0]  # its last field
+        elif one.reason.startswith("quota:"):
+            found[clip_of(one.row)] = one.reason.removeprefix("quota:")
+    return found
 
 
 class _Row(NamedTuple):

@@ -9,7 +9,7 @@ Example:
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def stages(recipe: BuildRecipe, *, clips: Path, root: Path, people: People) -> l
     else:
         found.append(_fixed(compose))
     mix = Mix(quotas=recipe.mix.quotas, eval_share=ask.eval_share, near=recipe.mix.near, seed=recipe.seed)
-    return [*found, _fixed(check), _fixed(Heed(people)), _fixed(mix)]
+    return [*found, _fixed(check), _fixed(Heed(people)), Stage("mix", partial(_mix, mix))]
 
 
 def _looking(recipe: BuildRecipe, clips: Path, root: Path) -> Iterator[Named]:
@@ -111,6 +111,10 @@ def _fixed(step: Named) -> Stage:
 
 def _given(step: Named, ledger: Ledger, purse: Purse, *, share: int) -> Named:
     return step
+
+
+def _mix(mix: Mix, ledger: Ledger, purse: Purse, *, share: int) -> Mix:
+    return replace(mix, before=ledger.splits())
 
 
 def _describe(
