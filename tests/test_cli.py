@@ -133,4 +133,6 @@ def test_recipes_can_be_read_back(command):
     assert code == 0
     assert "clips_per_name: 3" in out
     assert "benchmark.world" in command("recipe", "knobs")[1]
+    assert "limits.cost_cap_usd" in command("recipe", "knobs", "--build")[1]
+    assert "duplicate_below: 0.04" in command("recipe", "show", "build_toy", "--build")[1]
     assert command("--version")[1].strip()
