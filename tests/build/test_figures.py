@@ -114,6 +114,13 @@ def test_thinking_is_sampled_over_all_rows_and_beside_a_single_template():
     assert list(thinking([], compose=None)) == []
 
 
+def test_languages_that_take_turns_are_all_in_the_sample_of_thinking():
+    turns = [thought(language=language, number=n) for n in range(20) for language in ("en", "zh", "es", "fr", "pt")]
+    found = list(thinking(turns * 10, compose=None, most=4))  # 1000 rows, of which 40 are looked at
+    assert [one.language for one in found] == ["en", "zh", "es", "fr", "pt"]
+    assert {one.own.count for one in found} == {4}
+
+
 def test_agreement_of_annotators_and_what_settled_each_clip():
     clips = [described("a", ("harmful", "harmful")), described("b", ("safe", "safe")),
              described("c", ("harmful", "safe"), by="unsettled"),

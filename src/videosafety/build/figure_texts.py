@@ -12,6 +12,7 @@ Example:
 """
 
 import hashlib
+import random
 from collections.abc import Iterator, Sequence
 from heapq import heappush, heapreplace
 from typing import Literal, NamedTuple
@@ -100,10 +101,9 @@ def frame_of(template: str) -> str:
 def thinking(
     rows: Sequence[Thought], *, compose: Compose | None, most: int = SAMPLED["thinking"]
 ) -> Iterator[TextFigures]:
-    """A line a language. So many rows a language, of ten times as many that are looked at, evenly spaced."""
+    """A line a language. So many rows a language at most, of ten times as many that are looked at."""
     some: dict[str, list[Thought]] = {}
-    looked = most * len(LANGUAGES)
-    for place in (at * len(rows) // looked for at in range(looked)) if len(rows) > looked else range(len(rows)):
+    for place in _spread(len(rows), most * len(LANGUAGES)):
         row = rows[place]
         held = some.setdefault(row.asked.sample.language, [])
         if len(held) < most:
@@ -111,3 +111,13 @@ def thinking(
     for own in (some[one] for one in LANGUAGES if one in some):
         for language, (mine, base) in against_template(own, compose=compose).items():
             yield TextFigures(about="thinking", language=language, own=mine, baseline=base)
+
+
+def _spread(length: int, most: int) -> Iterator[int]:
+    """At most so many places, one drawn in each of equal parts: rows come in a rhythm, and a fixed step may keep it."""
+    if length <= most:
+        yield from range(length)
+        return
+    dice = random.Random(0)
+    for part in range(most):
+        yield dice.randrange(part * length // most, (part + 1) * length // most)

@@ -14,7 +14,7 @@ from videosafety.build.diversity import Diversity
 from videosafety.build.figures import SPLITS, Coverage, Figures
 from videosafety.build.people.agreement import agreement_table
 from videosafety.html.table import Cell, Column, Table
-from videosafety.html.text import Scalar, bounded, visible
+from videosafety.html.text import bounded, visible
 
 NO_CATEGORY = "(none: harmless clips)"
 NONE = "none"
@@ -83,8 +83,8 @@ def _texts(figures: Figures, about: str) -> Table:
     for line in held:
         cells = [_measured(name, line.own, line.baseline) for name, _ in measures]
         rows.append((Cell(line.language), Cell(f"{line.own.count:,}", f"{line.own.different:,} different"), *cells))
-        numbers: list[Scalar] = [getattr(line.own, name) for name, _ in _MEASURES]
-        single: list[Scalar] = [line.baseline and getattr(line.baseline, name) for name, _ in _MEASURES]
+        numbers = [_value(line.own, name) for name, _ in _MEASURES]
+        single = [_value(line.baseline, name) for name, _ in _MEASURES]
         data.append((line.language, line.own.count, line.own.different, *numbers, *single))
     names = [name for name, _ in _MEASURES]
     header = ("language", "rows", "different", *names, *(f"single_{name}" for name in names))
@@ -97,10 +97,14 @@ def _texts(figures: Figures, about: str) -> Table:
 
 
 def _measured(name: str, own: Diversity, single: Diversity | None) -> Cell:
-    value, other = getattr(own, name), getattr(single, name) if single is not None else None
+    value, other = _value(own, name), _value(single, name)
     said = f"{value:.0f}" if name == "median_length" and value is not None else _figure(value)
     theirs = f"{other:.0f}" if name == "median_length" and other is not None else _figure(other)
     return Cell(said, "" if other is None else f"single {theirs}", muted=value is None)
+
+
+def _value(of: Diversity | None, name: str) -> float | None:
+    return getattr(of, name) if of is not None else None
 
 
 def _figure(value: float | None) -> str:
@@ -218,7 +222,6 @@ def terminal(figures: Figures) -> str:
             heads = "".join(f"{name.replace('_', '-'):>18}" for name in names)
             lines += ["", f"{about:<10}{'rows':>7}{heads}   (a single template)"]
         for one in held:
-            cells = (f"{_figure(getattr(one.own, name))} ({_figure(one.baseline and getattr(one.baseline, name))})"
-                     for name in names)  # fmt: skip
-            lines.append(f"{one.language:<10}{one.own.count:>7}" + "".join(f"{cell:>18}" for cell in cells))
+            pairs = (f"{_figure(_value(one.own, name))} ({_figure(_value(one.baseline, name))})" for name in names)
+            lines.append(f"{one.language:<10}{one.own.count:>7}" + "".join(f"{pair:>18}" for pair in pairs))
     return "\n".join(lines)

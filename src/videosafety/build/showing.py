@@ -49,12 +49,12 @@ class Course:
         ask, think = self._step("ask"), self._step("think")
         gone = withdrawn(self.out)
         made = {name: self.made.get(name, ()) for name in ("describe", "ask", "paraphrase", "heed", "mix")}
-        rows = Made(made["describe"], made["paraphrase"] or made["ask"], made["heed"], made["mix"])  # type: ignore[arg-type]
+        rows = Made(made["describe"], made["paraphrase"] or made["ask"], made["heed"], made["mix"])
         return figures_of(
             name=self.recipe.name, account=lines_of(self.ledger.account()), rows=rows, findings=self.findings,
             people=self.people, pairs=_pairs(self.out), paid=read_calls(self.ledger.path), broken=self._broken(),
             phrases=ask.phrases, languages=self.recipe.ask.languages, compose=getattr(think, "compose", think),
-            is_gone=lambda row: is_gone(row, gone), stopped=stopped and _said(stopped),
+            is_gone=lambda row: is_gone(row, gone), stopped=None if stopped is None else _said(stopped),
         )  # fmt: skip
 
     def _step(self, name: str) -> Any:
