@@ -5,18 +5,21 @@ from typing import Annotated, Any
 
 import typer
 
-from videosafety.cli.app import Set, app, console, out_console
+from videosafety.cli.app import app, console, out_console
 from videosafety.core.errors import InputError, printable
 
 build = typer.Typer(
     invoke_without_command=True,
     help="A benchmark and training data from your own clips.\n\n"
-    "videosafety build --recipe RECIPE --clips DIR --out OUT does all of it, and goes on where it was killed. What"
-    " people are to look at lies in OUT/review; put their files into OUT/review/verdicts and run the same again.",
+    "videosafety build --recipe RECIPE --clips DIR does all of it, and goes on where it was killed. What people are to"
+    " look at lies in OUT/review; put their files into OUT/review/verdicts and run the same again.\n\n"
+    "Recipes to begin with: build_toy (clips of videosafety toy footage), build_labelled (clips that you have labelled:"
+    " no model is asked), build (clips that models describe). What they may say: videosafety recipe knobs --build.\n\n"
+    "Exit codes: 2, something that was given is wrong, or a gate failed; 3, held: mend what it says and run it again.",
 )
 app.add_typer(build, name="build")
 
-OutArgument = Annotated[Path, typer.Argument(help="The folder of a build.")]
+OutArgument = Annotated[Path, typer.Argument(help="The folder of a build, such as runs/build_toy.")]
 
 
 @build.callback()
@@ -24,8 +27,10 @@ def build_all(
     context: typer.Context,
     recipe: Annotated[str | None, typer.Option(help="A recipe file, or the name of one in recipes/.")] = None,
     clips: Annotated[Path | None, typer.Option(help="A folder of clips, or a manifest (JSON lines) of them.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder of the build; the same command again goes on.")] = None,
-    overrides: Set = None,
+    out: Annotated[Path | None, typer.Option(help="Folder of the build; default: runs/NAME of the recipe.")] = None,
+    overrides: Annotated[
+        list[str] | None, typer.Option("--set", help="Override a recipe key: limits.cost_cap_usd=20.")
+    ] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; default: the recipe's, or the cores.", min=1)] = None,
 ) -> None:
     """Build, or go on building."""
@@ -34,7 +39,7 @@ def build_all(
     if recipe is None or clips is None:
         missing = " and ".join(name for name, given in (("--recipe", recipe), ("--clips", clips)) if given is None)
         raise InputError(f"{missing} missing", where="videosafety build",
-                         fix="such as: videosafety build --recipe build --clips DIR")  # fmt: skip
+                         fix="such as: videosafety build --recipe build_labelled --clips DIR (see --help)")  # fmt: skip
     from videosafety.build.account import table
     from videosafety.build.build import build as run_build
     from videosafety.build.ledger import read_account
@@ -56,7 +61,7 @@ def build_all(
     if built.spent_usd:
         _say(f"paid: {built.spent_usd:.4f} USD")
     if built.waiting_for_people:
-        _say(f"{built.waiting_for_people} rows wait for people: open {folder / 'review'}")
+        _say(f"{_many(built.waiting_for_people, 'row')} waiting for people: open {folder / 'review'}")
     rows = ", ".join(f"{name} {count}" for name, count in sorted(built.counts.items()))
     _say(f"rows: {rows}")
     _say(f"splits: {folder / 'splits'}")
@@ -67,10 +72,13 @@ def build_all(
 @build.command("status")
 def build_status(
     out: OutArgument,
-    as_json: Annotated[bool, typer.Option("--json", help="Print rows of JSON in place of a table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Rows of JSON in place of a table.")] = False,
     figures: Annotated[bool, typer.Option("--figures", help="Coverage and diversity, too; with --json: all.")] = False,
 ) -> None:
-    """The account of all rows, also while a build runs: for every step what went in, went on, ended and waits."""
+    """The account of all rows, also while a build runs: for every step what went in, went on, ended and waits.
+
+    Under each step stands why rows ended; docs/build.md explains each reason. Then what calls to models have cost.
+    """
     from videosafety.build.account import FOR_PEOPLE, lines_of, table
     from videosafety.build.ledger import read_account, read_calls
     from videosafety.build.page import read_figures
@@ -90,9 +98,9 @@ def build_status(
     lines = lines_of(counts)
     waits = sum(n for line in lines for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
     if waits:
-        _say(f"{waits} rows wait for people: open {out / 'review'}")
+        _say(f"{_many(waits, 'row')} waiting for people: open {out / 'review'}")
     if failed := sum(sum(line.failed.values()) for line in lines):
-        _say(f"{failed} rows failed: the same build command tries them again")
+        _say(f"{_many(failed, 'row')} failed: the same build command tries them again")
     if figures:
         for line in terminal(read_figures(out)).splitlines():
             _say(line)
@@ -102,12 +110,17 @@ def build_status(
 def build_takedown(
     out: OutArgument,
     clips: Annotated[list[str], typer.Argument(help="Ids of clips or rows, or SHA-256 of files.")],
-    reason: Annotated[str, typer.Option(help="rights, privacy, harm, error or other: published.")],
-    who: Annotated[str, typer.Option(help="Who asks: kept in OUT/takedown.jsonl, never published.")],
-    note: Annotated[str, typer.Option(help="Their words: kept, never published.")] = "",
-    date: Annotated[str | None, typer.Option(help="The day, YYYY-MM-DD.")] = None,
+    reason: Annotated[str, typer.Option(help="rights, privacy, harm, error or other; it is published.")],
+    who: Annotated[str, typer.Option(help="Who asks; kept in OUT/takedown.jsonl, never published.")],
+    note: Annotated[str, typer.Option(help="Their words; kept, never published.")] = "",
+    date: Annotated[
+        str | None, typer.Option(help="The day on which it was asked, YYYY-MM-DD; default: none is kept.")
+    ] = None,
 ) -> None:
-    """Withdraw clips, and all rows made of them, from every release to come."""
+    """Withdraw clips, and all rows made of them, from every release to come: run the build command after it.
+
+    Nothing is erased: the clip stays in the ledger, in the clips that the build keeps, and in your own folder.
+    """
     from typing import get_args
 
     from videosafety.build.release.takedown import Reason, take_down
@@ -116,14 +129,17 @@ def build_takedown(
     if reason not in known:
         raise InputError(f"no such reason {reason!r}", where="--reason", fix=f"use one of {', '.join(known)}")
     new = take_down(out, clips, reason=reason, who=who, note=note, date=date)  # type: ignore[arg-type]
-    _say(f"{len(new)} clips withdrawn; run the build command again to publish without them")
+    _say(f"{_many(len(new), 'clip')} withdrawn; run the build command again to publish without them")
 
 
 @build.command("inspect")
 def build_inspect(
     path: Annotated[Path, typer.Argument(help="A folder or file of a published set, or a release of a build.")],
 ) -> None:
-    """Read a published set (the paper's, when it appears, or one of a build) and check its counts and labels."""
+    """Read a published set (the paper's, when it appears, or one of a build) and check its counts and labels.
+
+    A release of a build is held to its own manifest, any other set to the paper's numbers. Exit code 2: it has faults.
+    """
     from videosafety.build.release.read_published import inspect_published
 
     found = inspect_published(path)
@@ -133,7 +149,7 @@ def build_inspect(
 
 
 class _Bars:
-    """A bar for each step, with the time left; one line a step where nobody watches."""
+    """A bar for each step, with the time left; nothing where nobody watches: `build status` says how far it is."""
 
     def __init__(self) -> None:
         from videosafety.core.progress import progress_bar
@@ -153,6 +169,10 @@ class _Bars:
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=total)
         self._bars.update(self._tasks[step], completed=done, total=total)
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _say(line: str) -> None:
