@@ -15,7 +15,7 @@ from typing import NamedTuple
 from videosafety.build.ledger import Count
 from videosafety.build.state import State
 
-FOR_PEOPLE = ("votes:", "people:")  # reasons of rows that wait for people, and for nothing else
+FOR_PEOPLE = ("votes:disagree", "people:")  # reasons of rows that wait for people, and for nothing else
 CAP = "cost:cap"
 
 

@@ -39,6 +39,7 @@ REFUSES_FORM = re.compile(
 )
 UNAUTHORISED = (401, 403)
 LATE_S = 30.0  # an Inspect provider that is silent for this much longer than its own limit is given up
+MAX_TOLD = 10**8  # tokens of one call that a server is believed
 DEEPEST = 8  # errors behind an error that are looked at
 
 
@@ -181,8 +182,8 @@ async def _in_thread(work: Callable[[], Said]) -> Said:
 
 
 def _count(told: object) -> int | None:
-    """A number of tokens, as a server tells it."""
-    return told if type(told) is int and told >= 0 else None
+    """A number of tokens, as a server tells it; None where it tells none that can be."""
+    return told if type(told) is int and 0 <= told <= MAX_TOLD else None
 
 
 class InspectModel:

@@ -54,6 +54,7 @@ _THOUGHTS = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _FENCED = re.compile(r"\A```(?:json|JSON)?[ \t]*\n(.*?)\n?[ \t]*```\Z", re.DOTALL)
 
 
+MAX_MORE = 1000.0
 LOST = canonical_json({"lost": "no answer"}).decode()
 
 
@@ -161,7 +162,7 @@ class Caller:
         num_faults, retries, since_s = 0, 0, math.inf
         while True:
             try:
-                return await self._sent(key, request, self._most_tokens(request), retries)
+                return await self._sent(key, request, retries)
             except InputError as error:
                 raise CallFault(error.what, reason="input:too_long", where=config.label, fix=error.fix) from error
             except Unheard as error:
@@ -180,11 +181,12 @@ class Caller:
             retries += 1
             await asyncio.sleep(wait_s)
 
-    async def _sent(self, key: str, request: Request, most_tokens: int, retries: int) -> Said:
+    async def _sent(self, key: str, request: Request, retries: int) -> Said:
         """Send a request once, with its highest cost set aside, and write what comes back before it is read."""
         async with self._slots:
             if self.broken is not None:
                 raise self.broken
+            more, most_tokens = self._more, self._most_tokens(request)
             most = self.config.cost(most_tokens, self.config.max_tokens)
             if not await self._purse.reserve(most):
                 raise CostCap(f"a call of up to {most:.4f} USD does not fit under the cap", reason="cost:cap",
@@ -199,7 +201,7 @@ class Caller:
                 if said.input_tokens is not None and said.output_tokens is not None:
                     paid = self.config.cost(said.input_tokens, said.output_tokens)
                 self._keep(key, said, paid, time.monotonic() - began_s, retries, instead_of=lost)
-                self._learn(said, most_tokens)
+                self._learn(said, most_tokens, more)
                 return said
             except BaseException as error:
                 self.broken = error if isinstance(error, ServerError) else self.broken
@@ -234,10 +236,13 @@ class Caller:
         num_frames = sum(part["type"] != "text" for part in parts)
         return int(self._more * self.config.most_input_tokens(num_bytes, num_frames)) + 1
 
-    def _learn(self, said: Said, most_tokens: int) -> None:
-        """A prompt over its bound says that ``tokens_per_frame`` is too low: the bounds that follow are raised."""
+    def _learn(self, said: Said, most_tokens: int, more: float) -> None:
+        """A prompt over its bound says that ``tokens_per_frame`` is too low: the bounds that follow are raised.
+
+        ``more`` is how much the bound itself was raised when the call was sent: many are under way at a time.
+        """
         if said.input_tokens is not None and said.input_tokens > most_tokens:
-            self._more *= said.input_tokens / most_tokens
+            self._more = min(MAX_MORE, max(self._more, more * said.input_tokens / most_tokens))
 
     async def _shown(self, media: Video | Image) -> list[Part]:
         """The frames as content parts. Raises Unshown."""
