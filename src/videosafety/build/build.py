@@ -17,6 +17,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip
 from videosafety.build.release.publish import publish
 from videosafety.build.release.takedown import is_gone, withdrawn
-from videosafety.build.rows import Packed, Rows
+from videosafety.build.rows import Packed, Rows, Watched
 from videosafety.build.run import run_step
 from videosafety.build.showing import Course
 from videosafety.build.stages import Stage, stages
@@ -110,20 +111,23 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
         if stage.name == "mix":
             write_review(out, described=made["describe"], thoughts=made["check"], people=course.people,
                          config=recipe.review, clips=root, name=recipe.name, taxonomy=taxonomy,
-                         workers=recipe.engine.num_workers)  # fmt: skip
+                         workers=recipe.engine.num_workers, on_row=partial(on_row, "review"))  # fmt: skip
             _hold(recipe, ledger, out)
-        rows = run(stage, rows, on_row=lambda done, total, name=stage.name: on_row(name, done, total))
+        rows = run(stage, rows, on_row=partial(on_row, stage.name))
         made[stage.name] = rows
     account = _account(ledger, out)
-    course.findings = run_gates(rows, quotas=recipe.mix.quotas, declared=recipe.mix.declared or None,  # type: ignore[arg-type]
+    mixed = Watched(rows, passes=1, tell=partial(on_row, "gates"))
+    course.findings = run_gates(mixed, quotas=recipe.mix.quotas, declared=recipe.mix.declared or None,  # type: ignore[arg-type]
                                 taxonomy=recipe.taxonomy, near=recipe.mix.near,
                                 wants_eval=recipe.ask.eval_share > 0)  # fmt: skip
     enforce(course.findings)
     gone = withdrawn(out)
-    made_rows = write_splits(out / SPLITS, rows, media=root, leave_out=lambda row: is_gone(row, gone))
+    mixed = Watched(rows, passes=2, tell=partial(on_row, "splits"))
+    made_rows = write_splits(out / SPLITS, mixed, media=root, leave_out=lambda row: is_gone(row, gone))
     figures = course.figures()
     provenance = _provenance(recipe, ledger, course.plan, account) | {"agreement": figures.for_card}
-    publish(rows, out, config=recipe.publish, clips=root, provenance=provenance)
+    mixed = Watched(rows, passes=5, tell=partial(on_row, "release"))
+    publish(mixed, out, config=recipe.publish, clips=root, provenance=provenance)
     write_page(out, figures)
     ledger.keep_splits(splits_of(ledger.step("mix")))
     waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
@@ -136,7 +140,7 @@ def _collected(recipe: BuildRecipe, clips: Path, ledger: Ledger, on_row: OnRow) 
     some: list[Outcome] = []
     for outcome in collect(clips, ledger, source=recipe.collect.source, licence=recipe.collect.licence,
                            workers=recipe.engine.num_workers,
-                           on_row=lambda done, total: on_row(COLLECT, done, total)):  # fmt: skip
+                           on_row=partial(on_row, COLLECT)):  # fmt: skip
         clip = Clip.model_validate_json(outcome.made[0]).id if outcome.made else None
         found.append((outcome.key, clip))
         some.append(outcome)

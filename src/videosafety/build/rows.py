@@ -7,7 +7,7 @@ Example:
 """
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
 
 from videosafety.build.ledger import Known
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from videosafety.build.ledger import Ledger
 
 R = TypeVar("R", bound=Record)
+TOLD_EVERY = 256
 
 
 class Source(Protocol):
@@ -116,6 +117,28 @@ class Rows(_Parsed[R]):
         if self._held[0] != owner:
             self._held = (owner, self._ledger.made(self._step, self._keys[owner]))
         return self._held[1][self._part[place]].encode()
+
+
+class Watched(Sequence[R]):
+    """Rows that are gone through ``passes`` times, and tell how far: (looks so far, looks in all)."""
+
+    def __init__(self, rows: Sequence[R], *, passes: int, tell: Callable[[int, int], None]) -> None:
+        self._rows, self._tell = rows, tell
+        self._looks, self._all = 0, passes * len(rows)
+        tell(0, self._all)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, place: int) -> R: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[R]: ...
+    def __getitem__(self, place: int | slice) -> R | Sequence[R]:
+        self._looks += 1
+        if self._looks % TOLD_EVERY == 0:
+            self._tell(min(self._looks, self._all), self._all)
+        return self._rows[place]
 
 
 def source_of(records: Any) -> Source:

@@ -10,7 +10,7 @@ Example:
     'Frames at 0.0 s · 1.0 s'
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -71,7 +71,14 @@ class MakePreview:
 
 
 def previews(
-    clips: Mapping[str, Described], *, root: Path, folder: Path, num_frames: int, max_side_px: int, workers: int = 1
+    clips: Mapping[str, Described],
+    *,
+    root: Path,
+    folder: Path,
+    num_frames: int,
+    max_side_px: int,
+    workers: int = 1,
+    on_row: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, Preview]:
     """The preview of each clip, by the clip's id; ``folder`` holds these afterwards, and no other.
 
@@ -90,6 +97,7 @@ def previews(
         found[names[index]] = preview
         if preview.frames:
             write_json(paths[names[index]], preview)
+        on_row(len(found), len(clips))
     return found
 
 

@@ -18,7 +18,7 @@ Example:
 """
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -69,6 +69,7 @@ def write_review(
     name: str,
     taxonomy: Taxonomy,
     workers: int = 1,
+    on_row: Callable[[int, int], None] = lambda done, total: None,
 ) -> list[Path]:
     """Write the pages of all queues that hold anything, and the agreement so far; returns their paths.
 
@@ -82,6 +83,7 @@ def write_review(
         name: of the build; a browser keeps verdicts under it.
         taxonomy: the categories to choose from.
         workers: processes that decode previews.
+        on_row: told of previews, (done, total).
 
     Raises:
         StorageError: a page cannot be written.
@@ -101,7 +103,7 @@ def write_review(
         raise AssertionError("a quarantined clip was about to be shown")
     seen = {} if config.media == "files" else shown_clips
     made = previews(seen, root=clips, folder=folder / PREVIEWS, num_frames=config.num_frames,
-                    max_side_px=config.max_side_px, workers=workers)  # fmt: skip
+                    max_side_px=config.max_side_px, workers=workers, on_row=on_row)  # fmt: skip
     desk = _Desk(made, clips, folder, name, config, taxonomy)
     written = [desk.clip_page(folder / f"{file}.html", who, mine, described) for file, who, mine in pages]
     written += [desk.row_page(folder / f"{file}.html", who, mine, thoughts) for file, who, mine in row_pages]
