@@ -73,7 +73,7 @@ def hostile_figures(*, stopped: str | None = None) -> Figures:
     return figures_of(
         name=HOSTILE, account=account(), rows=Made(clips, queries, thoughts, sent), people=people,
         findings=[Finding("rows", ()), Finding("leak", tuple(f"cluster {HOSTILE} {n}" for n in range(9)))],
-        paid=[("describe", HOSTILE, 1200, 3.25), ("think", "two", 20, 0.5)],
+        paid=[("describe", HOSTILE, 1200, 3.25, 3), ("think", "two", 20, 0.5, 0)],
         broken=[("probe", "media:corrupt", f"{HOSTILE}.mp4")], phrases=load_phrases(), languages=LANGUAGES,
         stopped=stopped,
     )  # fmt: skip

@@ -12,9 +12,11 @@ from thought_rows import CAPTION, QUERIES
 
 from videosafety.build.build import Held, build
 from videosafety.build.figures import Figures
+from videosafety.build.ledger import Call, Ledger
 from videosafety.build.page import FIGURES, LOOKS, PAGE, _flow, page, read_figures, write_page
 from videosafety.build.page_tables import coverage, terminal
 from videosafety.build.recipe import BuildRecipe
+from videosafety.build.showing import _paid
 from videosafety.core.errors import InputError
 from videosafety.core.recipe import load_recipe
 from videosafety.toyworld.footage import write_footage
@@ -108,7 +110,7 @@ def test_in_a_browser_all_is_there_without_scripts_and_nothing_runs(chromium, ou
     opened.goto((out / PAGE).as_uri())
     text = opened.locator("body").inner_text()
     for part in (f"Stopped: the cost cap is reached {MARKED}", f"{MARKED}.mp4", "waits for people", "not come to yet",
-                 "40 of describe: votes:disagree", "▲ failed", "● passed", "3.7500 USD"):  # fmt: skip
+                 "40 of describe: votes:disagree", "▲ failed", "● passed", "3.7500 USD", "3 lost"):  # fmt: skip
         assert part in text, part
     heads = opened.locator("#table-coverage th[scope=row]").all_inner_texts()
     assert MARKED in heads
@@ -174,10 +176,20 @@ def test_a_build_shows_itself_when_it_is_held_when_a_gate_fails_and_when_it_is_d
     assert (done.stopped, done.rows_out) == (None, manifest["numbers"]["rows"])
     assert manifest["provenance"]["agreement"] == done.for_card
     assert "Stopped" not in (out / PAGE).read_text()
+    before = (out / PAGE).read_bytes(), (out / FIGURES).read_bytes()
+    run("engine.workers=2")
+    assert ((out / PAGE).read_bytes(), (out / FIGURES).read_bytes()) == before
     code, said, _ = command("build", "status", out, "--figures")
     assert code == 0
     assert "rows out of queries made" in said
     assert "thinking" in said
+
+
+def test_what_was_paid_is_told_by_step_and_model_with_what_is_lost(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for key, step, cost in (("a", "describe", 0.5), ("b:lost:0f", "describe", 0.25), ("c", "think", 1.0)):
+            ledger.keep_call(Call(key, step, "m", "{}", cost, 0.1))
+    assert _paid(tmp_path / "ledger.sqlite") == [("describe", "m", 2, 0.75, 1), ("think", "m", 1, 1.0, 0)]
 
 
 def test_without_figures_the_command_says_so(tmp_path):

@@ -40,11 +40,12 @@ class Counted(list):
 
 def test_coverage_counts_queries_made_and_rows_that_go_out(book):
     made = [asked("HH", number=n) for n in range(3)] + [asked("SafeQ", language="zh", category=None)]
+    made.append(asked("SH", language="zh"))
     sent = [mixed("HH"), mixed("HH", clip="b", number=1)]
     found = figures_of(name="test", account=[], rows=Made(asked=made, mixed=sent), phrases=book, languages=("zh", "en"),
                        is_gone=lambda row: row.asked.described.id == "clip-b")  # fmt: skip
     cells = {(one.language, one.category, one.kind): (one.asked, one.out) for one in found.coverage}
-    assert cells == {("en", "fraud", "HH"): (3, 1), ("zh", None, "SafeQ"): (1, 0)}
+    assert cells == {("en", "fraud", "HH"): (3, 1), ("zh", None, "SafeQ"): (1, 0), ("zh", "fraud", "SH"): (1, 0)}
     assert (found.rows_out, found.withdrawn) == (1, 1)
     assert found.languages == ("en", "zh")
     assert ("en", "fraud") not in found.empty
@@ -60,7 +61,7 @@ def test_every_row_is_looked_at_once():
 
 
 def test_a_sample_is_bounded_and_the_same_in_any_order(book):
-    rows = [asked(number=n, query=f"Who asks for the number {n} here?") for n in range(60)]
+    rows = [asked(number=n, query=f"Who asks for {'very ' * n} much here?") for n in range(60)]
     found = []
     for order in (rows, rows[::-1]):
         queries = Queries(book, most=7)
@@ -91,6 +92,15 @@ def test_queries_of_one_template_are_their_own_baseline_and_others_are_not(book)
     assert other.own.distinct_2 > 2 * other.baseline.distinct_2
     assert other.own.template_share < 0.5 < other.baseline.template_share == 1.0
     assert frame_of(pairs[0][0].template) == ".".join(pairs[0][0].template.split(".")[:3])
+
+
+def test_each_kind_has_a_single_template_of_its_own(book):
+    kinds = ("HH", "SH", "borderline", "composed", "SafeQ")
+    said = {kind: Queries(book)._single(asked(kind)).text for kind in kinds}
+    assert said["HH"] == said["SH"]
+    assert len(set(said.values())) == 4
+    assert said["borderline"] == book.explicit("en", "fraud")[0][1].text
+    assert Queries(book)._single(asked("HH", category="unheard_of")) is None
 
 
 def test_the_language_of_queries_is_told():

@@ -86,12 +86,16 @@ class AlphaFigures(Record):
 
 
 class Paid(Record):
-    """Calls of a step to a model; the folder's whole history, since that is what was paid."""
+    """Calls of a step to a model; the folder's whole history, since that is what was paid.
+
+    ``lost`` of them were under way when a build was killed: nobody has the answer, and they count at their highest.
+    """
 
     step: str
     model: str
     calls: int
     usd: float
+    lost: int
 
 
 class GateFigures(Record):
@@ -222,7 +226,7 @@ def figures_of(
     findings: Iterable[Finding] = (),
     people: People | None = None,
     pairs: Iterable[PairAgreement] = (),
-    paid: Iterable[tuple[str, str, int, float]] = (),
+    paid: Iterable[tuple[str, str, int, float, int]] = (),
     broken: Iterable[tuple[str, str, str]] = (),
     phrases: PhraseBook | None = None,
     languages: Sequence[str] = (),
@@ -239,7 +243,7 @@ def figures_of(
         findings: of the gates, where they were run.
         people: what they said, which tells what they settled.
         pairs: agreement of reviewers.
-        paid: (step, model, calls, USD).
+        paid: (step, model, calls, USD, calls that are lost).
         broken: (step, reason, file) of files that could not be used.
         phrases: the templates, whose first one a kind is what queries are compared with, and whose categories are
             planned; None: queries stand without a baseline.
@@ -262,7 +266,8 @@ def figures_of(
                                 out=sent["cells"][language, category, kind]) for language, category, kind in cells),
         texts=(*queries.figures(), *thinking(rows.thoughts, compose=compose)),
         people=tuple(pairs), gates=tuple(_gate(one) for one in findings),
-        paid=tuple(Paid(step=step, model=model, calls=calls, usd=round(usd, 6)) for step, model, calls, usd in paid),
+        paid=tuple(Paid(step=step, model=model, calls=calls, usd=round(usd, 6), lost=lost)
+                   for step, model, calls, usd, lost in paid),
         broken=tuple(Broken(step=step, reason=reason, file=file) for step, reason, file in broken),
         splits=tuple(SplitFigures(split=split, kind=kind, language=language, rows=number)
                      for (split, kind, language), number in sorted(sent["splits"].items(), key=_split_order)),

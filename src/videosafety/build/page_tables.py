@@ -167,11 +167,15 @@ def _clusters(figures: Figures) -> Table:
 
 
 def _money(figures: Figures) -> Table:
-    rows = [(Cell(one.step), Cell(one.model), Cell(f"{one.calls:,}"), Cell(f"{one.usd:.4f}")) for one in figures.paid]
+    rows = [(Cell(one.step), Cell(one.model), Cell(f"{one.calls:,}", f"{one.lost:,} lost" if one.lost else ""),
+             Cell(f"{one.usd:.4f}")) for one in figures.paid]  # fmt: skip
     columns = (Column("step", numeric=False), Column("model", numeric=False), Column("calls"), Column("USD"))
-    data = tuple((one.step, one.model, one.calls, one.usd) for one in figures.paid)
-    return Table("money", "Calls to models", columns, tuple(rows), ("step", "model", "calls", "usd"), data,
-                 "All that this folder ever paid, also for earlier recipes.")  # fmt: skip
+    data = tuple((one.step, one.model, one.calls, one.lost, one.usd) for one in figures.paid)
+    note = ("All that this folder ever paid, also for earlier recipes. A lost call was under way when a build was "
+            "killed: it counts at the most that it may have cost.")  # fmt: skip
+    return Table(
+        "money", "Calls to models", columns, tuple(rows), ("step", "model", "calls", "lost", "usd"), data, note
+    )
 
 
 def _gates(figures: Figures) -> Table:

@@ -19,7 +19,7 @@ from videosafety.build.annotate.purse import LocalPurse
 from videosafety.build.collect import STEP as COLLECT
 from videosafety.build.figures import Figures, Made, figures_of
 from videosafety.build.gates import Finding
-from videosafety.build.ledger import Ledger, read_calls, reading
+from videosafety.build.ledger import Ledger, reading
 from videosafety.build.people.agreement import PairAgreement
 from videosafety.build.people.people import People
 from videosafety.build.people.review import FOLDER as REVIEW
@@ -52,7 +52,7 @@ class Course:
         rows = Made(made["describe"], made["paraphrase"] or made["ask"], made["heed"], made["mix"])
         return figures_of(
             name=self.recipe.name, account=lines_of(self.ledger.account()), rows=rows, findings=self.findings,
-            people=self.people, pairs=_pairs(self.out), paid=read_calls(self.ledger.path), broken=self._broken(),
+            people=self.people, pairs=_pairs(self.out), paid=_paid(self.ledger.path), broken=self._broken(),
             phrases=ask.phrases, languages=self.recipe.ask.languages, compose=getattr(think, "compose", think),
             is_gone=lambda row: is_gone(row, gone), stopped=None if stopped is None else _said(stopped),
         )  # fmt: skip
@@ -72,6 +72,14 @@ class Course:
         paths = {clip.id: clip.path for clip in self.made.get(COLLECT, ()) if clip.id in ids} if ids else {}
         for step, reason, row in found:
             yield step, reason, paths.get(row, row)
+
+
+def _paid(ledger: Path) -> list[tuple[str, str, int, float, int]]:
+    """(step, model, calls, USD, calls that are lost) of all that the folder paid."""
+    query = ("SELECT step, model, COUNT(*), SUM(cost), SUM(key LIKE '%:lost:%') FROM calls GROUP BY step, model"
+             " ORDER BY step, model")  # fmt: skip
+    with reading(ledger) as database:
+        return list(database.execute(query))
 
 
 def _pairs(out: Path) -> list[PairAgreement]:
