@@ -16,7 +16,7 @@ from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip
 from videosafety.build.release.takedown import take_down
 from videosafety.build.state import State
-from videosafety.core.errors import InputError
+from videosafety.core.errors import InputError, ServerError
 from videosafety.core.recipe import load_recipe
 from videosafety.core.records import Sample
 from videosafety.core.store import read_records, sha256_file
@@ -109,6 +109,14 @@ if __name__ == "__main__":
                    env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"})  # fmt: skip
     assert files(tmp_path / "out") == files(built)
     assert list((tmp_path / "out" / "shards").iterdir()) == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])
+def test_a_cluster_that_is_not_there_is_said_at_once(footage, tmp_path, address):
+    pytest.importorskip("ray", reason="the engine 'ray' needs Ray")
+    asked = recipe(footage, "engine.kind=ray", f"engine.address={address}")
+    with pytest.raises(ServerError, match="no Ray cluster answers"):
+        build(asked, clips=footage / "clips", out=tmp_path / "out")
 
 
 def test_clips_without_a_label_hold_the_build_and_a_label_lets_it_go_on(footage, tmp_path):

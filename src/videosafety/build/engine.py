@@ -15,6 +15,7 @@ Example:
 
 import hashlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -27,7 +28,7 @@ from videosafety.build.rows import Packed, Rows, source_of
 from videosafety.build.run import begin, rows_of, run_step
 from videosafety.build.stages import Stage
 from videosafety.build.step import AsyncStep, GlobalStep
-from videosafety.core.errors import DependencyError, StorageError, VideoSafetyError
+from videosafety.core.errors import DependencyError, ServerError, StorageError, VideoSafetyError
 from videosafety.core.records import Record
 from videosafety.core.store import storage_errors
 
@@ -35,6 +36,7 @@ SHARDS = "shards"
 PAID = "paid.sqlite"
 MAX_RETRIES = 3  # of a task whose worker died; Ray's default is for ever
 PURSE_WAIT_S = 600.0  # for money that a task has set aside, which may have died with it
+ANSWERS_WITHIN_S = 10.0
 LOCK_WAIT_S = 30.0  # for the worker of a killed run to let go of its shard
 
 
@@ -182,16 +184,36 @@ class ActorPurse:
 
 
 def _started(config: EngineConfig) -> Any:
-    """Ray, connected. Raises DependencyError: it is not installed; InputError: no cluster at the address."""
+    """Ray, connected. Raises DependencyError: it is not installed; ServerError: no cluster at the address."""
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     try:
         import ray
     except ImportError as error:
         raise DependencyError("the engine 'ray' needs Ray", fix="pip install 'ray>=2.60,<3'") from error
-    if not ray.is_initialized():
-        if config.address is not None:
-            ray.init(address=config.address, log_to_driver=False)
-        else:
-            ray.init(num_cpus=config.num_workers, include_dashboard=False, log_to_driver=False,
-                     configure_logging=False)  # fmt: skip
+    if ray.is_initialized():
+        return ray
+    if config.address is None:
+        ray.init(num_cpus=config.num_workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        return ray
+    _check_reachable(config.address)
+    try:
+        ray.init(address=config.address, log_to_driver=False, configure_logging=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise _nobody(config.address, f"{type(error).__name__}") from error
     return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself asks for minutes. ``auto`` and the like name no machine. Raises ServerError: nobody answers."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not port.isdecimal() or not 0 < int(port) < 65_536:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=ANSWERS_WITHIN_S).close()
+    except OSError as error:
+        raise _nobody(address, str(error)) from error
+
+
+def _nobody(address: str, why: str) -> ServerError:
+    return ServerError(f"no Ray cluster answers ({why})", where=address,
+                       fix="start one, or leave engine.address out to use this machine")  # fmt: skip
