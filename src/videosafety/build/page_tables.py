@@ -47,14 +47,14 @@ def coverage(figures: Figures, *, kind: str | None = None) -> Table:
     languages = list(dict.fromkeys([*figures.languages, *(one.language for one in held)]))
     categories: list[str | None] = list(dict.fromkeys([*figures.categories, *(one.category for one in held)]))
     categories.sort(key=lambda one: one is None)
-    most = max(out.values(), default=0) or 1
+    most = max((rows for (_, category), rows in out.items() if category is not None), default=0) or 1
     rows = []
     for category in categories:
         cells = [_covered(out[language, category], asked[language, category], most) for language in languages]
         rows.append((Cell(category or NO_CATEGORY), *cells))
     data = tuple((one.language, one.category, one.kind, one.asked, one.out) for one in held)
-    note = ("Large: rows that go out. Below: queries that were made. Hatched: nothing goes out. A darker cell has more "
-            "rows.")  # fmt: skip
+    note = ("Large: rows that go out. Below: queries that were made. Hatched: nothing goes out. A stronger tint: "
+            "more rows.")  # fmt: skip
     return Table("coverage" if kind is None else f"coverage-{kind}", "All kinds" if kind is None else kind,
                  (Column("category", numeric=False), *(Column(one) for one in languages)), tuple(rows),
                  ("language", "category", "kind", "asked", "out"), data, note if kind is None else "")  # fmt: skip
@@ -73,7 +73,7 @@ def _covered(out: int, asked: int, most: int) -> Cell:
     detail = f"of {asked:,}" if asked else "not asked"
     if not out:
         return Cell(NONE, detail, muted=True, note="empty cell")
-    return Cell(f"{out:,}", detail, shade=out / most)
+    return Cell(f"{out:,}", detail, shade=min(1.0, out / most))
 
 
 def _texts(figures: Figures, about: str) -> Table:
@@ -91,7 +91,7 @@ def _texts(figures: Figures, about: str) -> Table:
     columns = (Column("language", numeric=False), Column("rows looked at"), *(Column(label) for _, label in measures))
     note = ("Below each figure: the same rows said in a single template. Diverse texts have a high distinct-n and a "
             "low self-BLEU and template share. The figures fall with the number of rows: compare a line with its own "
-            "baseline.")  # fmt: skip
+            "baseline. The language is told of 200 texts at most.")  # fmt: skip
     title = "Queries" if about == "query" else "Thinking"
     return Table(f"texts-{about}", title, columns, tuple(rows), header, tuple(data), note)
 
