@@ -152,7 +152,7 @@ def test_clips_left_in_place_are_named_in_full(footage, tmp_path):
     build(recipe(footage, "collect.keep=in_place"), clips=footage / "clips", out=tmp_path / "out")
     samples = read_records(tmp_path / "out" / "splits" / "eval.jsonl", Sample)
     assert all(Path(sample.media.path).is_file() and Path(sample.media.path).is_absolute() for sample in samples)
-    assert not (tmp_path / "out" / "splits" / "media").exists()
+    assert not (tmp_path / "out" / "store").exists()
 
 
 def test_a_clip_that_changed_while_it_was_built_is_not_taken_for_the_old_one(footage, tmp_path):
@@ -187,6 +187,13 @@ def test_a_clip_that_is_taken_down_leaves_the_splits_too(footage, tmp_path):
     assert after["eval"] < before["eval"]
     for path in (tmp_path / "out" / "splits").glob("*.jsonl"):
         assert clip.sha256 not in path.read_text()
+    assert not list((tmp_path / "out" / "splits").rglob(f"{clip.sha256}*"))
+
+
+def test_splits_hold_the_clips_of_their_rows_and_no_others(built):
+    named = set(sides_of(built))
+    assert {path.stem for path in (built / "splits" / "media").rglob("*.mp4")} == named
+    assert {path.stem for path in (built / "store").rglob("*.mp4")} > named
 
 
 def test_a_folder_that_holds_something_else_is_left_alone(footage, tmp_path):

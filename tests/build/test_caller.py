@@ -209,25 +209,6 @@ def test_prompts_over_their_bound_raise_the_bounds_that_follow(serve, ledger, tm
     assert caller._more == 6.0
 
 
-class Boasting:
-    """A model that says of every call that it took eight times its bound, or more than anybody can count."""
-
-    def __init__(self, tokens):
-        self.tokens = tokens
-
-    async def say(self, request):
-        await asyncio.sleep(0.001)
-        return Said('{"caption": "x"}', input_tokens=self.tokens, output_tokens=1)
-
-
-def test_bounds_are_raised_once_for_all_calls_that_were_under_way(ledger):
-    config = AnnotatorConfig(model="a/b", connections=16, usd_per_million_input=1, usd_per_million_output=1)
-    caller = Caller(config, ledger=ledger, purse=LocalPurse(None), step="test", root=Path(), model=Boasting(50_000))
-    ask(caller, *(f"question {number}?" for number in range(64)))
-    assert 10 < caller._more < 400
-    assert ledger.spent() == pytest.approx(64 * 50_001 / 1e6)
-
-
 @pytest.mark.parametrize(("kinds", "fields", "error", "reason"), [
     (["invalid_always"], {}, InvalidAnswer, "answer:invalid"),
     (["cut"], {}, InvalidAnswer, "answer:invalid"),

@@ -255,17 +255,17 @@ def test_sixty_clips_by_three_annotators_through_trouble(serve, tmp_path):
              "max_tokens": 300, "num_frames": 3, "max_side_px": 32, "tokens_per_frame": 100}  # fmt: skip
     annotators = [{"model": server.model(name), **given} for name in "abc"]
     config = with_overrides({"annotators": annotators, "adjudicator": {"model": server.model("d"), **given},
-                             "taxonomy": "toy", "min_votes": 2}, [], schema=DescribeConfig, where="test")  # fmt: skip
+                             "min_votes": 2}, [], schema=DescribeConfig, where="test")  # fmt: skip
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         purse = LocalPurse(5.0)
-        step = Describe.of(config, ledger=ledger, purse=purse, root=tmp_path / "clips")
+        step = Describe.of(config, taxonomy="toy", ledger=ledger, purse=purse, root=tmp_path / "clips")
         made = list(run_step(step, rows, ledger, concurrency=10))
         account = {(one.state, one.reason): one.rows for one in ledger.account()}
         lost = [cost for key, cost in ledger._database.execute("SELECT key, cost FROM calls") if ":lost:" in key]
         assert ledger.spent() - sum(lost) == pytest.approx(server.charged())
         assert purse.spent == pytest.approx(ledger.spent())
         num_asked = len(server.lines())
-        renewed = Describe.of(config, ledger=ledger, purse=purse, root=tmp_path / "clips")
+        renewed = Describe.of(config, taxonomy="toy", ledger=ledger, purse=purse, root=tmp_path / "clips")
         again = list(run_step(renewed, rows, ledger))
     assert again == made
     assert len(server.lines()) == num_asked

@@ -150,7 +150,7 @@ def test_the_step_runs_over_a_ledger(tmp_path):
 @pytest.mark.parametrize("split", ["sft", "cot", "rl"])
 def test_training_reads_the_splits(tmp_path, split):
     made = [Compose()(one.asked)[0] for one in rows(num_clips=40)]
-    found = write_splits(tmp_path, mixed(Mix(seed=1).over(made)), media=tmp_path)
+    found = write_splits(tmp_path, mixed(Mix(seed=1).over(made)), media=tmp_path, link=False)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cot.jsonl", "eval.jsonl", "rl.jsonl", "sft.jsonl"]
     assert len(read_records(tmp_path / "eval.jsonl", Sample)) == found["eval"]
     problems = Problems()
@@ -169,6 +169,6 @@ def test_training_reads_the_splits(tmp_path, split):
 def test_media_outside_of_the_splits_are_named_in_full(tmp_path):
     made = [Compose()(one.asked)[0] for one in rows(num_clips=4)]
     clips = (tmp_path / "clips").resolve()
-    write_splits(tmp_path / "splits", mixed(Mix(seed=1).over(made)), media=clips)
+    write_splits(tmp_path / "splits", mixed(Mix(seed=1).over(made)), media=clips, link=False)
     samples = read_records(tmp_path / "splits" / "eval.jsonl", Sample)
     assert all(sample.media.path.startswith(f"{clips}/") for sample in samples)

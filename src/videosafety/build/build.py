@@ -27,10 +27,10 @@ from videosafety.build.collect import STEP as COLLECT
 from videosafety.build.collect import collect, named
 from videosafety.build.gates import Finding, enforce, run_gates
 from videosafety.build.ledger import Count, Ledger, Outcome
-from videosafety.build.mix import TRAIN, splits_of, write_splits
+from videosafety.build.mix import TRAIN, Quotas, splits_of, write_splits
 from videosafety.build.page import write_page
 from videosafety.build.people.review import read_verdicts, write_review
-from videosafety.build.places import ACCOUNT, LEDGER, SPLITS, check_places, sweep
+from videosafety.build.places import ACCOUNT, LEDGER, SPLITS, STORE, check_places, sweep
 from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip
 from videosafety.build.release.publish import publish
@@ -84,8 +84,8 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
     taxonomy = load_taxonomy(recipe.taxonomy)
     known = {one.id for one in taxonomy.subcategories}
     people = read_verdicts(recipe.review, out, categories=known)
-    root = folder if recipe.collect.keep == "in_place" else out / SPLITS
-    check_places(folder, out)
+    root = folder if recipe.collect.keep == "in_place" else out / STORE
+    check_places(clips, out)
     plan = stages(recipe, clips=folder, root=root, people=people)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
@@ -116,14 +116,25 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
         rows = run(stage, rows, on_row=partial(on_row, stage.name))
         made[stage.name] = rows
     account = _account(ledger, out)
-    mixed = Watched(rows, passes=1, tell=partial(on_row, "gates"))
-    course.findings = run_gates(mixed, quotas=recipe.mix.quotas, declared=recipe.mix.declared or None,  # type: ignore[arg-type]
-                                taxonomy=recipe.taxonomy, near=recipe.mix.near,
-                                wants_eval=recipe.ask.eval_share > 0)  # fmt: skip
+    wanted = recipe.mix
+    course.findings = run_gates(
+        Watched(rows, passes=1, tell=partial(on_row, "gates")),
+        quotas=wanted.quotas if wanted.quotas != Quotas() else None,
+        declared=wanted.declared or None,  # type: ignore[arg-type]
+        taxonomy=recipe.taxonomy,
+        near=wanted.near,
+        wants_eval=recipe.ask.eval_share > 0,
+    )
     enforce(course.findings)
     gone = withdrawn(out)
     mixed = Watched(rows, passes=2, tell=partial(on_row, "splits"))
-    made_rows = write_splits(out / SPLITS, mixed, media=root, leave_out=lambda row: is_gone(row, gone))
+    made_rows = write_splits(
+        out / SPLITS,
+        mixed,
+        media=root,
+        link=recipe.collect.keep != "in_place",
+        leave_out=lambda row: is_gone(row, gone),
+    )
     figures = course.figures()
     provenance = _provenance(recipe, ledger, course.plan, account) | {"agreement": figures.for_card}
     mixed = Watched(rows, passes=5, tell=partial(on_row, "release"))

@@ -189,7 +189,7 @@ def _started(config: EngineConfig) -> Any:
     try:
         import ray
     except ImportError as error:
-        raise DependencyError("the engine 'ray' needs Ray", fix="pip install 'ray>=2.60,<3'") from error
+        raise DependencyError("the engine 'ray' needs Ray", fix="pip install 'videosafety[build]'") from error
     if ray.is_initialized():
         return ray
     if config.address is None:

@@ -85,7 +85,7 @@ def run_gates(
     restricted: str = "restricted",
     wants_eval: bool = False,
 ) -> list[Finding]:
-    """All gates over the rows of a build, each with all that it found; the rows are gone through once.
+    """All gates that are asked for, each with all that it found; the rows are gone through once.
 
     Args:
         rows: the mixture, all splits.
@@ -108,12 +108,14 @@ def run_gates(
             gate.see(row)
         numbers.see(row)
         harmful.see(row)
-    return [
-        *(Finding(gate.name, tuple(gate.faults())) for gate in gates),
-        Finding("quotas", tuple(quota_faults(numbers.rows, quotas)) if quotas is not None else ()),
-        Finding("counts", tuple(count_faults(numbers.told, declared)) if declared is not None else ()),
-        Finding("restricted", tuple(harmful.faults_in(release, inside=restricted)) if release is not None else ()),
-    ]
+    found = [Finding(gate.name, tuple(gate.faults())) for gate in gates]
+    if quotas is not None:
+        found.append(Finding("quotas", tuple(quota_faults(numbers.rows, quotas))))
+    if declared is not None:
+        found.append(Finding("counts", tuple(count_faults(numbers.told, declared))))
+    if release is not None:
+        found.append(Finding("restricted", tuple(harmful.faults_in(release, inside=restricted))))
+    return found
 
 
 def enforce(findings: Iterable[Finding]) -> None:

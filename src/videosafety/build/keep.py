@@ -2,7 +2,7 @@
 somebody tidies or edits. Or link it, which takes no room and leaves it open to edits.
 
 Example:
-    >>> Keep(clips="clips", root="runs/build/splits")(clip)[0].path                           # doctest: +SKIP
+    >>> Keep(clips="clips", root="runs/build/store")(clip)[0].path                           # doctest: +SKIP
     'media/4f/4f1c….mp4'
 """
 
@@ -13,10 +13,8 @@ from typing import ClassVar
 
 from videosafety.build.records import Clip
 from videosafety.build.state import State, Terminal
-from videosafety.build.store import MediaStore
+from videosafety.build.store import MEDIA, MediaStore
 from videosafety.core.errors import RecordError
-
-MEDIA = "media"
 
 
 @dataclass(frozen=True)

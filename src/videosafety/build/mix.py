@@ -21,6 +21,7 @@ from videosafety.build.ledger import Outcome
 from videosafety.build.records import Asked, Mixed, Thought
 from videosafety.build.sides import NEAR, Traits, clip_groups, drawn_place, sides, traits_of
 from videosafety.build.state import State, Terminal
+from videosafety.build.store import link_media
 from videosafety.core.example import Example, Turn
 from videosafety.core.records import Record, Sample
 from videosafety.core.store import write_records
@@ -217,42 +218,51 @@ def missed(got: Mapping[str, int], quotas: Quotas) -> list[Shortfall]:
 
 
 def write_splits(
-    folder: Path, rows: Sequence[Mixed], *, media: Path, leave_out: Callable[[Mixed], bool] = lambda row: False
+    folder: Path,
+    rows: Sequence[Mixed],
+    *,
+    media: Path,
+    link: bool,
+    leave_out: Callable[[Mixed], bool] = lambda row: False,
 ) -> Counter[str]:
     """Write ``eval.jsonl`` (samples) and ``sft.jsonl``, ``cot.jsonl``, ``rl.jsonl`` (examples); how many rows each has.
 
     Args:
         folder: where they go; the file of a split without rows is taken away.
         rows: the mixture.
-        media: what the rows' media paths start from. They are written relative to ``folder`` where they lie in it, so
-            that it can be moved as a whole, else absolute: both is what training and evaluation read.
+        media: what the rows' media paths start from.
+        link: whether the clips of these rows, and no others, are linked into ``folder``, which can then be moved as a
+            whole; else paths are absolute. Training and evaluation read both.
         leave_out: says of a row that it must not go out.
 
     Raises:
         StorageError: the disk refuses.
     """
-    inside, root = folder.resolve(), media.resolve()
-
-    def path_of(path: str) -> str:
-        whole = root / path
-        return whole.relative_to(inside).as_posix() if whole.is_relative_to(inside) else str(whole)
-
     found: Counter[str] = Counter()
     places: dict[str, list[int]] = {name: [] for name in ("eval", *TRAIN)}
+    used: set[str] = set()
     for place, row in enumerate(rows):
         if not leave_out(row):
             found += counts([row])
             places[row.split].append(place)
+            used.add(row.asked.described.clip.path)
+    if link:
+        link_media(used, source=media, target=folder)
+    root = None if link else media.resolve()
     for name, own in places.items():
         if own:
-            write_records(folder / f"{name}.jsonl", (_placed(rows[place], path_of) for place in own))
+            write_records(folder / f"{name}.jsonl", (_placed(rows[place], root) for place in own))
         else:
             (folder / f"{name}.jsonl").unlink(missing_ok=True)
     return found
 
 
-def _placed(row: Mixed, path_of: Callable[[str], str]) -> Sample | Example:
-    """A row as it is read elsewhere, with its media paths mended."""
+def _placed(row: Mixed, root: Path | None) -> Sample | Example:
+    """A row as it is read elsewhere: its media paths start from ``root``, or stay."""
+
+    def path_of(path: str) -> str:
+        return path if root is None else str(root / path)
+
     if row.example is None:
         shown = row.asked.sample.media
         media = shown and shown.model_copy(update={"path": path_of(shown.path)})

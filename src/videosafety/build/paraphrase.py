@@ -2,8 +2,8 @@
 
 A rewording is taken only if it keeps what makes its kind: one line, not longer than a query is, other words than the
 template's, in the declared language; explicit and borderline words point to no clip, the others do. One that breaks a
-rule is asked for once more with the rule; then, or where the model refuses, the template's words stand: no query is
-lost, and ``reworded_by`` says which were taken. Ids, labels, template and twin stay as they are.
+rule is asked for once more with the rule; then, or where the model refuses or talks no JSON, the template's words
+stand: no query is lost, and ``reworded_by`` says which were taken. Ids, labels, template and twin stay as they are.
 
 The paper says that its queries come from templates and a model (section 3) and publishes no prompt; this one is ours.
 
@@ -18,7 +18,7 @@ from typing import ClassVar
 
 from pydantic import Field, ValidationError
 
-from videosafety.build.annotate.annotator import reason_of
+from videosafety.build.annotate.annotator import InvalidAnswer, reason_of
 from videosafety.build.check import is_in
 from videosafety.build.diversity import plain
 from videosafety.build.phrases import PhraseBook
@@ -55,7 +55,7 @@ class Paraphrase:
             again = f"\n\nYour last wording broke this rule: {fault}. Write another." if fault else ""
             try:
                 said = await self.client.ask(prompt + again, Reworded.model_json_schema(), media=None)
-            except Refused:
+            except (Refused, InvalidAnswer):
                 return [asked]
             except ServerError as error:
                 return Terminal(state=State.FAILED, reason=reason_of(error))

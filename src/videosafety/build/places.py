@@ -1,8 +1,9 @@
 """Where things lie in the folder of a build, what may be such a folder, and what a killed build leaves behind in it.
 
-    OUT/ledger.sqlite   every row and every call        OUT/splits/    eval, sft, cot, rl and the clips
+    OUT/ledger.sqlite   every row and every call        OUT/splits/    eval, sft, cot, rl and their clips
     OUT/account.json    the account of all rows         OUT/release/   what goes out
     OUT/build.html      all figures, to look at         OUT/review/    pages for people, and their verdicts
+    OUT/store/          every clip by its hash
 
 Example:
     >>> check_places(Path("clips"), Path("runs/build"))
@@ -12,19 +13,22 @@ import re
 import shutil
 from pathlib import Path
 
-from videosafety.build.keep import MEDIA
+from videosafety.build.store import MEDIA
 from videosafety.core.errors import InputError
 from videosafety.core.store import storage_errors
 
 LEDGER, ACCOUNT = "ledger.sqlite", "account.json"
-SPLITS, REVIEW = "splits", "review"
+SPLITS, REVIEW, STORE = "splits", "review", "store"
 PART = re.compile(r"\.release\..+|\.[0-9a-f]{16}\.tmp")  # what is being written, beside its place
 
 
 def check_places(clips: Path, out: Path) -> None:
-    """Raises InputError: the folder holds something else than a build, or clips and build lie inside of each other."""
+    """Raises InputError: OUT holds something else than a build, or OUT and a folder of clips lie inside of each other.
+
+    A manifest names its files, so a build may lie beside it.
+    """
     inside, of = out.resolve(), clips.resolve()
-    if inside.is_relative_to(of) or of.is_relative_to(inside):
+    if clips.is_dir() and (inside.is_relative_to(of) or of.is_relative_to(inside)):
         raise InputError("the build and the clips lie inside of each other", where=str(out),
                          fix="give another folder with --out")  # fmt: skip
     if out.exists() and not (out / LEDGER).exists() and (not out.is_dir() or any(out.iterdir())):
@@ -41,5 +45,5 @@ def sweep(out: Path) -> None:
                     shutil.rmtree(part)
                 elif PART.fullmatch(part.name):
                     part.unlink(missing_ok=True)
-        for part in out.glob(f"{SPLITS}/{MEDIA}/*/*.part"):
+        for part in out.glob(f"{STORE}/{MEDIA}/*/*.part"):
             part.unlink(missing_ok=True)

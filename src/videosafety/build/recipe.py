@@ -31,7 +31,7 @@ class CollectConfig(Config):
     source: str = knob("", help="where the clips come from; a manifest of clips says it row by row")
     licence: str | None = knob(None, help="licence of clips that name none")
     keep: Literal["copy", "link", "in_place"] = knob(
-        "copy", help="copy or hard-link clips by their hash into OUT/splits/media, or read them where they are"
+        "copy", help="copy or hard-link clips by their hash into OUT/store, or read them where they are"
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Record)
 TOLD_EVERY = 256
+KEY_BYTES = 32
 
 
 class Source(Protocol):
@@ -98,7 +99,8 @@ class Rows(_Parsed[R]):
         self, ledger: "Ledger", step: str, kind: type[R], *, keys: Sequence[str], known: Iterable[Known], source: Source
     ) -> None:
         self.kind = kind
-        self._ledger, self._step, self._keys, self._source = ledger, step, keys, source
+        self._ledger, self._step, self._source = ledger, step, source
+        self._keys = bytes.fromhex("".join(keys))  # 32 bytes each, where a list of texts takes four times as much
         self._owner, self._part, self._is_same = array("q"), array("q"), bytearray()
         for one in known:
             self._owner.extend([one.place] * one.num_made)
@@ -115,7 +117,8 @@ class Rows(_Parsed[R]):
         if self._is_same[place]:
             return self._source.json(owner)
         if self._held[0] != owner:
-            self._held = (owner, self._ledger.made(self._step, self._keys[owner]))
+            key = self._keys[KEY_BYTES * owner : KEY_BYTES * (owner + 1)].hex()
+            self._held = (owner, self._ledger.made(self._step, key))
         return self._held[1][self._part[place]].encode()
 
 

@@ -121,9 +121,9 @@ def _describe(
     config: DescribeConfig, taxonomy: str, root: Path, ledger: Ledger, purse: Purse, *, share: int
 ) -> Describe:
     last = config.adjudicator
-    own = {"annotators": tuple(one.shared_by(share) for one in config.annotators), "taxonomy": taxonomy,
+    own = {"annotators": tuple(one.shared_by(share) for one in config.annotators),
            "adjudicator": last and last.shared_by(share)}  # fmt: skip
-    return Describe.of(config.model_copy(update=own), ledger=ledger, purse=purse, root=root)
+    return Describe.of(config.model_copy(update=own), taxonomy=taxonomy, ledger=ledger, purse=purse, root=root)
 
 
 def _paraphrase(

@@ -10,12 +10,14 @@ Example:
 import os
 import re
 import shutil
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from videosafety.core.store import sha256_file, storage_errors
 
+MEDIA = "media"  # the folder of clips in a folder of a build
 SUFFIX = re.compile(r"\.[a-z0-9]{1,5}$")
 
 
@@ -56,3 +58,24 @@ class MediaStore:
                 raise ValueError(f"{file.name} has changed since it was collected")
             os.replace(part, target)
         return target
+
+
+def link_media(paths: Collection[str], *, source: Path, target: Path) -> None:
+    """Link these files (paths below ``source``) into ``target`` under the same paths, and take away others of there.
+
+    Raises:
+        StorageError: the disk refuses.
+    """
+    with storage_errors(target):
+        for folder in {Path(path).parent for path in paths}:
+            (target / folder).mkdir(parents=True, exist_ok=True)
+        for path in paths:
+            if not (target / path).exists():
+                try:
+                    os.link(source / path, target / path)
+                except OSError:  # a disk without links
+                    shutil.copyfile(source / path, target / path)
+        tops = {Path(path).parts[0] for path in paths} | {MEDIA}
+        for file in (one for top in tops for one in (target / top).rglob("*") if one.is_file()):
+            if file.relative_to(target).as_posix() not in paths:
+                file.unlink()

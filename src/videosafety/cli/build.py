@@ -42,7 +42,7 @@ def build_all(
                          fix="such as: videosafety build --recipe build_labelled --clips DIR (see --help)")  # fmt: skip
     from videosafety.build.account import table
     from videosafety.build.build import build as run_build
-    from videosafety.build.ledger import read_account
+    from videosafety.build.ledger import read_account, read_calls
     from videosafety.build.places import LEDGER
     from videosafety.build.recipe import BuildRecipe
     from videosafety.core.recipe import load_recipe
@@ -56,10 +56,10 @@ def build_all(
     finally:
         if (folder / LEDGER).is_file():
             _say(table(read_account(folder / LEDGER)))
+            if paid := sum(usd for *_, usd in read_calls(folder / LEDGER)):
+                _say(f"paid so far: {paid:.4f} USD")
     for finding in built.findings:
         _say(f"gate {finding}")
-    if built.spent_usd:
-        _say(f"paid: {built.spent_usd:.4f} USD")
     if built.waiting_for_people:
         _say(f"{_many(built.waiting_for_people, 'row')} waiting for people: open {folder / 'review'}")
     rows = ", ".join(f"{name} {count}" for name, count in sorted(built.counts.items()))
@@ -149,13 +149,14 @@ def build_inspect(
 
 
 class _Bars:
-    """A bar for each step, with the time left; nothing where nobody watches: `build status` says how far it is."""
+    """A bar for each step, with the time left; where nobody watches, a line for each step that is done."""
 
     def __init__(self) -> None:
         from videosafety.core.progress import progress_bar
 
         self._bars = progress_bar(console)
         self._tasks: dict[str, Any] = {}
+        self._said: set[str] = set()
 
     def __enter__(self) -> "_Bars":
         self._bars.start()
@@ -169,6 +170,9 @@ class _Bars:
         if step not in self._tasks:
             self._tasks[step] = self._bars.add_task(step, total=total)
         self._bars.update(self._tasks[step], completed=done, total=total)
+        if done == total and not console.is_terminal and step not in self._said:
+            self._said.add(step)
+            console.print(f"{step}: {total}", markup=False, highlight=False)
 
 
 def _many(count: int, what: str) -> str:

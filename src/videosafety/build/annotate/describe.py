@@ -14,7 +14,7 @@ What annotators write is kept as plain text: no control characters, one space be
 three commercial models and people (section 3) and publishes no prompt; this one is ours.
 
 Example:
-    >>> step = Describe.of(config, ledger=ledger, purse=purse, root=clips)                   # doctest: +SKIP
+    >>> step = Describe.of(config, taxonomy="vse", ledger=ledger, purse=purse, root=clips)   # doctest: +SKIP
     >>> run_step(step, kept, ledger, concurrency=16)                                         # doctest: +SKIP
 """
 
@@ -49,12 +49,11 @@ MAX_EVIDENCE = 20
 
 
 class DescribeConfig(Config):
-    """Who describes clips, and by which categories."""
+    """Who describes clips."""
 
     annotators: tuple[AnnotatorConfig, ...] = knob(help="models that describe each clip, independently")
     adjudicator: AnnotatorConfig | None = knob(None, help="decides where votes split; null: people do")
     min_votes: int = knob(1, help="votes that a clip needs; fewer: it is left out", ge=1)
-    taxonomy: str = knob("vse", help="harm categories: a name, or a YAML file")
 
     @model_validator(mode="after")
     def _enough(self) -> Self:
@@ -95,7 +94,7 @@ class Describe:
     makes: ClassVar[type[Described]] = Described
 
     @classmethod
-    def of(cls, config: DescribeConfig, *, ledger: Calls, purse: Purse, root: Path) -> Self:
+    def of(cls, config: DescribeConfig, *, taxonomy: str, ledger: Calls, purse: Purse, root: Path) -> Self:
         """The step with live clients. Raises InputError: no such taxonomy."""
 
         def caller(one: AnnotatorConfig) -> Caller:
@@ -104,7 +103,7 @@ class Describe:
         last = config.adjudicator
         return cls(
             annotators=tuple((one.label, one.identity) for one in config.annotators),
-            taxonomy=load_taxonomy(config.taxonomy),
+            taxonomy=load_taxonomy(taxonomy),
             clients=tuple(caller(one) for one in config.annotators),
             adjudicator=None if last is None else (last.label, last.identity),
             adjudicating=None if last is None else caller(last),
