@@ -11,9 +11,10 @@ from annotator_server import USD_INPUT, USD_OUTPUT, AnnotatorServer
 from PIL import Image as Pixels
 
 from videosafety.build.annotate.annotator import CallFault, CostCap, InvalidAnswer, Unshown
-from videosafety.build.annotate.describe import Describe, DescribeConfig, plain, prompt_of, schema_of, seen_of, split_of
+from videosafety.build.annotate.describe import Describe, DescribeConfig, prompt_of, schema_of, seen_of, split_of
 from videosafety.build.annotate.labelled import DescribeFromManifest
 from videosafety.build.annotate.purse import LocalPurse
+from videosafety.build.annotate.text import plain
 from videosafety.build.annotate.votes import agreement, settled
 from videosafety.build.ledger import Ledger
 from videosafety.build.records import Clip, Described, Evidence, Facts, Kept, Vote

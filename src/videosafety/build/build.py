@@ -16,7 +16,7 @@ Example:
 import hashlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from videosafety.build.gates import Finding, enforce, run_gates
 from videosafety.build.ledger import Count, Ledger, Outcome
 from videosafety.build.mix import TRAIN, Quotas, splits_of, write_splits
 from videosafety.build.page import write_page
+from videosafety.build.people.people import People
 from videosafety.build.people.review import read_verdicts, write_review
 from videosafety.build.places import ACCOUNT, LEDGER, SPLITS, STORE, check_places, sweep
 from videosafety.build.recipe import BuildRecipe
@@ -109,7 +110,7 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
     run = _engine(recipe, out, ledger)
     for stage in course.plan:
         if stage.name == "mix":
-            write_review(out, described=made["describe"], thoughts=made["check"], people=course.people,
+            write_review(out, described=made["describe"], thoughts=made["check"], people=_shown(course.people, out),
                          config=recipe.review, clips=root, name=recipe.name, taxonomy=taxonomy,
                          workers=recipe.engine.num_workers, on_row=partial(on_row, "review"))  # fmt: skip
             _hold(recipe, ledger, out)
@@ -143,6 +144,11 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
     ledger.keep_splits(splits_of(ledger.step("mix")))
     waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
     return Built(dict.fromkeys(("eval", *TRAIN), 0) | made_rows, account, course.findings, ledger.spent(), waits)
+
+
+def _shown(people: People, out: Path) -> People:
+    """What people said, with clips that were taken down among those that no page shows."""
+    return replace(people, hidden=frozenset(one.clip for one in withdrawn(out).values()))
 
 
 def _collected(recipe: BuildRecipe, clips: Path, ledger: Ledger, on_row: OnRow) -> Rows[Clip]:

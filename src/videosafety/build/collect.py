@@ -25,6 +25,7 @@ from pydantic import Field, ValidationError
 from videosafety.build.ledger import Ledger, Outcome
 from videosafety.build.records import Clip
 from videosafety.build.state import State
+from videosafety.build.store import MEDIA_SUFFIXES
 from videosafety.core.errors import InputError, RecordError
 from videosafety.core.jsonl import canonical_json, read_records
 from videosafety.core.records import Language, Record
@@ -63,6 +64,8 @@ def named(clips: Path) -> tuple[Path, list[Named]]:
     """
     if clips.is_dir():
         root, rows = clips, sorted(_walked(clips), key=lambda row: row.path)
+    elif clips.is_file() and clips.suffix.lower() in MEDIA_SUFFIXES:
+        raise InputError("is a clip", where=str(clips), fix="give the folder that it lies in, or a manifest of clips")
     elif clips.is_file():
         root, rows = clips.parent, read_records(clips, Named, unique="path")
     else:
@@ -163,7 +166,7 @@ def _stat(root: Path, row: Named) -> _Looked:
         stat = path.stat()
     except FileNotFoundError:
         return _Looked(ended=(State.FAILED, "media:missing"))
-    except (OSError, RuntimeError):  # a link that leads to itself is a RuntimeError
+    except (OSError, RuntimeError, ValueError):  # a link that leads to itself, a NUL in a manifest's path
         return _Looked(ended=(State.FAILED, "media:unreadable"))
     if not S_ISREG(stat.st_mode):
         return _Looked(ended=(State.QUARANTINED, "media:unreadable"))

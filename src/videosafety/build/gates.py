@@ -31,6 +31,7 @@ from videosafety.build.diversity import plain
 from videosafety.build.mix import TRAIN, Quotas, counts, missed
 from videosafety.build.records import Mixed
 from videosafety.build.sides import NEAR, clip_keys, near_queries, traits_of, word_keys
+from videosafety.build.store import MEDIA_SUFFIXES
 from videosafety.core.errors import InputError
 from videosafety.core.labels import Safety
 from videosafety.core.records import Record
@@ -39,7 +40,6 @@ from videosafety.core.store import sha256_file
 from videosafety.core.taxonomy import Taxonomy, load_taxonomy
 
 MAX_NAMED = 5  # rows that a finding names
-MEDIA_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", ".jpg", ".jpeg", ".png", ".webp"})
 TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".md", ".txt", ".yaml", ".yml", ".html"})
 
 

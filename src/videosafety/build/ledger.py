@@ -127,10 +127,15 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=BUSY_S)
     try:
         yield database
-    except sqlite3.DatabaseError as error:
-        raise InputError(f"is no ledger ({error})", where=str(path), fix="move this file away") from error
+    except (sqlite3.DatabaseError, zlib.error, UnicodeDecodeError) as error:
+        raise _damaged(path, error) from error
     finally:
         database.close()
+
+
+def _damaged(path: Path, error: Exception) -> InputError:
+    return InputError(f"is no ledger, or a damaged one ({error})", where=str(path),
+                      fix="bring a copy back, or give another --out, where calls are paid again")  # fmt: skip
 
 
 def _account(database: sqlite3.Connection) -> list[Count]:
@@ -174,8 +179,8 @@ class Ledger:
         except StorageError:
             self._lock.close()
             raise
-        self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
         with self._errors():
+            self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             version = int(self._database.execute("PRAGMA user_version").fetchone()[0])
@@ -229,7 +234,7 @@ class Ledger:
             row = self._database.execute(
                 "SELECT made, num_made FROM outcomes WHERE step=? AND key=?", (step, key)
             ).fetchone()
-        return _unpacked(*row) if row is not None else ()
+            return _unpacked(*row) if row is not None else ()
 
     def step(self, name: str) -> Iterator[Outcome]:
         """What became of each of a step's rows, in their order; rows that are waiting are passed over."""
@@ -380,5 +385,5 @@ class Ledger:
             said = str(error)
             raise StorageError(f"the ledger refuses: {said}", where=str(self.path),
                                fix="free some space, or check the disk") from error  # fmt: skip
-        except sqlite3.DatabaseError as error:
-            raise InputError(f"is no ledger ({error})", where=str(self.path), fix="move this file away") from error
+        except (sqlite3.DatabaseError, zlib.error, UnicodeDecodeError) as error:
+            raise _damaged(self.path, error) from error

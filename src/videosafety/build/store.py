@@ -15,9 +15,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from videosafety.core.errors import InputError
 from videosafety.core.store import sha256_file, storage_errors
 
 MEDIA = "media"  # the folder of clips in a folder of a build
+MEDIA_SUFFIXES = frozenset({".mp4", ".mkv", ".webm", ".mov", ".avi", ".gif", ".jpg", ".jpeg", ".png", ".webp"})
 SUFFIX = re.compile(r"\.[a-z0-9]{1,5}$")
 
 
@@ -69,6 +71,10 @@ def link_media(paths: Collection[str], *, source: Path, target: Path) -> None:
     with storage_errors(target):
         for folder in {Path(path).parent for path in paths}:
             (target / folder).mkdir(parents=True, exist_ok=True)
+        gone = sorted(path for path in paths if not (source / path).is_file())
+        if gone:
+            raise InputError(f"{len(gone)} clips of the build are gone, such as {gone[0]}", where=str(source),
+                             fix="bring them back, or build in another folder")  # fmt: skip
         for path in paths:
             if not (target / path).exists():
                 try:

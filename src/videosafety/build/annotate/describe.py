@@ -21,7 +21,6 @@ Example:
 import asyncio
 import copy
 import json
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,6 +31,7 @@ from pydantic import Field, ValidationError, model_validator
 from videosafety.build.annotate.annotator import AnnotatorConfig, InvalidAnswer, Unshown, reason_of
 from videosafety.build.annotate.caller import Caller, Calls, refuses
 from videosafety.build.annotate.purse import Purse
+from videosafety.build.annotate.text import plain
 from videosafety.build.annotate.votes import settled
 from videosafety.build.check import SLACK_S
 from videosafety.build.records import Described, Evidence, Kept, Vote
@@ -44,7 +44,6 @@ from videosafety.core.records import Image, Record, Video
 from videosafety.core.taxonomy import Taxonomy, load_taxonomy
 
 PASSING = frozenset(f"media:{one}" for one in (MediaFault.MISSING, MediaFault.UNREADABLE, MediaFault.TIMEOUT))
-JOINERS = "\u200c\u200d"  # Indic and Persian words, and emoji, need them
 MAX_EVIDENCE = 20
 
 
@@ -200,13 +199,6 @@ def seen_of(said: dict[str, Any]) -> Seen:
     seen = Seen.model_validate_json(json.dumps(said), strict=True)
     evidence = [{"span": one.span.model_dump(), "what": plain(one.what)} for one in seen.evidence]
     return Seen.model_validate(seen.model_dump() | {"caption": plain(seen.caption), "evidence": tuple(evidence)})
-
-
-def plain(text: str) -> str:
-    """Text without control, bidi and other invisible characters, one space between words."""
-    kept = (c if c in JOINERS or not unicodedata.category(c).startswith("C") else " " if c.isspace() else ""
-            for c in text)  # fmt: skip
-    return " ".join("".join(kept).split())
 
 
 def fault_of(seen: Seen, kept: Kept, taxonomy: Taxonomy) -> str:

@@ -19,6 +19,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
+from videosafety.build.annotate.text import plain
 from videosafety.build.check import SLACK_S
 from videosafety.build.records import Described, Evidence, Kept, Sha256, Vote
 from videosafety.build.state import State, Terminal
@@ -59,7 +60,7 @@ class DescribeFromManifest:
     manifest_sha256: str
     categories: tuple[str, ...]
     name: ClassVar[str] = "describe"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Described]] = Described
 
@@ -93,10 +94,14 @@ class DescribeFromManifest:
             return Terminal(state=State.FAILED, reason="labels:other_file")
         if any(one.span.end_s > kept.facts.duration_s + SLACK_S for one in row.evidence):
             return Terminal(state=State.FAILED, reason="labels:evidence")
-        vote = Vote(annotator=ANNOTATOR, caption=row.caption, visual=row.visual, category=row.category,
-                    evidence=row.evidence)  # fmt: skip
-        return [Described(id=kept.id, clip=kept.clip, facts=kept.facts, cluster=kept.cluster, caption=row.caption,
-                          visual=row.visual, category=row.category, evidence=row.evidence, votes=(vote,),
+        caption = plain(row.caption)
+        evidence = tuple(one.model_copy(update={"what": plain(one.what)}) for one in row.evidence)
+        if not caption or any(not one.what for one in evidence):
+            return Terminal(state=State.FAILED, reason="labels:blank")
+        vote = Vote(annotator=ANNOTATOR, caption=caption, visual=row.visual, category=row.category,
+                    evidence=evidence)  # fmt: skip
+        return [Described(id=kept.id, clip=kept.clip, facts=kept.facts, cluster=kept.cluster, caption=caption,
+                          visual=row.visual, category=row.category, evidence=evidence, votes=(vote,),
                           by="person")]  # fmt: skip
 
 

@@ -26,8 +26,8 @@ from videosafety.core.records import Identifier, Record
 
 MAX_FILE_BYTES = 64 * 2**20  # a person who judged 100,000 items exports a third of it
 MAX_NAMED = 5  # faults that one error names
-SUFFIX = ".jsonl"
-Annotator = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,59}$")]
+SUFFIXES = (".jsonl", ".json")
+Annotator = Annotated[str, StringConstraints(to_lower=True, pattern=r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,59}$")]
 Reason = Literal["label", "query", "thinking", "answer", "evidence", "language", "other"]
 
 
@@ -82,11 +82,12 @@ class People:
 
     clips: tuple[ClipVerdict, ...] = ()
     rows: tuple[RowVerdict, ...] = ()
+    hidden: frozenset[str] = frozenset()  # clips that no page shows, for another reason
 
     @property
     def quarantined(self) -> frozenset[str]:
         """The ids of clips that nobody should look at. One person is enough, on whichever page."""
-        return frozenset(v.item for v in self.clips if v.action == "quarantine") | frozenset(
+        return self.hidden | frozenset(v.item for v in self.clips if v.action == "quarantine") | frozenset(
             v.clip for v in self.rows if v.action == "quarantine")  # fmt: skip
 
     @property
@@ -112,7 +113,7 @@ def by_item(verdicts: Iterable[V]) -> dict[str, list[V]]:
 
 
 def read_people(source: Path | Sequence[Path], *, categories: Collection[str] | None = None) -> People:
-    """The verdicts of files, or of all ``*.jsonl`` in a folder (which may hold none yet).
+    """The verdicts of files, or of all files in a folder (which may hold none yet). Capitals make no other person.
 
     Args:
         source: a folder, or files that the page exported; those of clips and of rows in any order.
@@ -149,7 +150,11 @@ def _files(source: Path | Sequence[Path]) -> list[Path]:
         return list(source)
     if not source.is_dir():
         raise InputError("no such folder of verdicts", where=str(source), fix="make it, and put exported files there")
-    return sorted(path for path in source.iterdir() if path.suffix == SUFFIX and not path.name.startswith("."))
+    found = sorted(path for path in source.iterdir() if path.is_file() and not path.name.startswith("."))
+    if strange := [path for path in found if path.suffix.lower() not in SUFFIXES]:
+        raise InputError("is no file of verdicts by its name", where=str(strange[0]),
+                         fix=f"give it the ending {SUFFIXES[0]}, or move it away")  # fmt: skip
+    return found
 
 
 def _kind(path: Path) -> type[ClipVerdict] | type[RowVerdict]:

@@ -15,11 +15,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from videosafety.build.gates import MEDIA_SUFFIXES, TEXT_SUFFIXES, restricted_faults
+from videosafety.build.gates import TEXT_SUFFIXES, restricted_faults
 from videosafety.build.records import Mixed
 from videosafety.build.release.config import RESTRICTED
 from videosafety.build.release.parquet import arrow
 from videosafety.build.release.rows import row_of, words_of
+from videosafety.build.store import MEDIA_SUFFIXES
 from videosafety.core.errors import InputError
 from videosafety.core.labels import Safety
 from videosafety.core.store import sha256_file

@@ -9,6 +9,7 @@ Example:
     >>> take_down(Path("runs/build"), ["clip-4f1c"], reason="privacy", who="A. Person")      # doctest: +SKIP
 """
 
+import datetime
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
@@ -23,6 +24,7 @@ from videosafety.core.store import Journal, read_records
 Reason = Literal["rights", "privacy", "harm", "error", "other"]
 LEDGER = "takedown.jsonl"
 AVAILABILITY = "availability.jsonl"
+SHA256_DIGITS = 64
 
 
 class Takedown(Record):
@@ -69,8 +71,10 @@ def take_down(
         raise InputError("there is no release in this folder", where=str(out), fix="publish first, or use a hash list")
     known = {one.sha256: one for one in read_records(listed, Availability, unique="sha256")}
     by_clip = {one.clip: one.sha256 for one in known.values()}
+    if date is not None and not _is_day(date):
+        raise InputError(f"not a day: {date!r}", where="date", fix="write it as 2026-01-31")
     found: dict[str, str] = {}
-    for name in clips:
+    for name in (one.lower() if len(one) == SHA256_DIGITS else one for one in clips):
         sha256 = name if name in known else by_clip.get(name.partition(".")[0])
         if sha256 is None:
             raise InputError(f"the release has no clip {name!r}", where=str(listed), fix="give its id or its SHA-256")
@@ -81,6 +85,13 @@ def take_down(
                for sha256, clip in found.items() if sha256 not in gone]  # fmt: skip
         journal.append(*new)
     return new
+
+
+def _is_day(date: str) -> bool:
+    try:
+        return datetime.date.fromisoformat(date).isoformat() == date
+    except ValueError:
+        return False
 
 
 def withdrawn(out: Path) -> dict[str, Takedown]:

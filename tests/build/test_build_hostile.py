@@ -1,0 +1,119 @@
+"""What a hostile user or disk brings to a build ends in a state or in one sentence."""
+
+import json
+import sqlite3
+from dataclasses import replace
+
+import pytest
+from test_build import RECIPE, build, recipe, sides_of
+
+from videosafety.build.collect import collect
+from videosafety.build.ledger import Ledger, read_account
+from videosafety.build.people.people import People, read_people
+from videosafety.build.people.review import read_verdicts  # noqa: F401 - as the build reads them
+from videosafety.build.release.takedown import take_down
+from videosafety.build.state import State
+from videosafety.core.errors import InputError
+from videosafety.toyworld.footage import write_footage
+
+assert RECIPE.is_file()
+
+
+@pytest.fixture(scope="module")
+def footage(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("hostile") / "toy"
+    write_footage(folder, num_clips=24, seed=9)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(footage, tmp_path_factory):
+    out = tmp_path_factory.mktemp("hostile_out") / "out"
+    build(recipe(footage, "ask.eval_share=0.4"), clips=footage / "clips", out=out)
+    return out
+
+
+def test_labels_with_control_characters_are_made_plain(footage, tmp_path):
+    rows = [json.loads(line) for line in (footage / "labels.jsonl").read_text().splitlines()]
+    for row in rows:
+        row["caption"] = f"\x1b[31m{row['caption']}\u202e\x07"
+    (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = recipe(footage, f"labels={tmp_path / 'labels.jsonl'}", "ask.eval_share=0.4")
+    build(asked, clips=footage / "clips", out=tmp_path / "out")
+    written = list((tmp_path / "out").rglob("*.jsonl"))
+    assert len(written) > 4
+    for path in written:
+        text = path.read_text(encoding="utf-8")
+        assert not {"\x1b", "\u202e", "\x07"} & set(text)
+        assert "\\u001b" not in text
+
+
+def test_a_manifest_with_a_nul_and_a_clip_for_a_manifest(footage, tmp_path):
+    (tmp_path / "clips.jsonl").write_text('{"path": "a\\u0000b"}\n')
+    assert [(one.state, one.reason) for one in collect(tmp_path / "clips.jsonl")] == [
+        (State.FAILED, "media:unreadable")]  # fmt: skip
+    with pytest.raises(InputError, match="is a clip; give the folder"):
+        list(collect(footage / "clips" / "000" / "000000.mp4"))
+
+
+@pytest.mark.parametrize("date", ["99", "2026-13-45", "2026-1-1"])
+def test_a_day_that_is_none_takes_nothing_down(out, date):
+    clip = next(iter(sides_of(out)))
+    with pytest.raises(InputError, match="not a day"):
+        take_down(out, [clip], reason="rights", who="someone", date=date)
+    assert not (out / "takedown.jsonl").exists()
+
+
+def test_a_clip_that_was_taken_down_is_on_no_page(footage, tmp_path):
+    asked = recipe(footage, "ask.eval_share=0.4", "review.clip_share=1", "review.row_share=1")
+    build(asked, clips=footage / "clips", out=tmp_path / "out")
+    clip = next(iter(sides_of(tmp_path / "out")))
+    page = tmp_path / "out" / "review" / "clips.html"
+    assert f"clip-{clip[:16]}" in page.read_text()
+    (taken,) = take_down(tmp_path / "out", [clip.upper()], reason="privacy", who="someone", date="2026-01-31")
+    assert taken.sha256 == clip
+    build(asked, clips=footage / "clips", out=tmp_path / "out")
+    pages = [path.read_text() for path in (tmp_path / "out" / "review").rglob("*.html")]
+    assert not any(f"clip-{clip[:16]}" in text for text in pages)
+    assert not list((tmp_path / "out" / "review").rglob(f"{clip}*"))
+
+
+def test_hidden_clips_count_as_quarantined_on_pages_alone():
+    assert replace(People(), hidden=frozenset({"clip-a"})).quarantined == {"clip-a"}
+
+
+def test_a_clip_that_is_gone_from_the_store_is_said(footage, tmp_path):
+    asked = recipe(footage, "ask.eval_share=0.4")
+    build(asked, clips=footage / "clips", out=tmp_path / "out")
+    clip = next(iter(sides_of(tmp_path / "out")))
+    for path in (tmp_path / "out").rglob(f"{clip}.mp4"):
+        path.unlink()
+    with pytest.raises(InputError, match="1 clips of the build are gone"):
+        build(asked, clips=footage / "clips", out=tmp_path / "out")
+
+
+def test_verdict_files_by_another_name_are_said_and_capitals_make_no_other_person(tmp_path):
+    line = {"kind": "clip", "item": "clip-a", "annotator": "Ann", "seconds": 1, "action": "exclude"}
+    (tmp_path / "A.JSONL").write_text(json.dumps(line) + "\n")
+    (tmp_path / "b (1).jsonl").write_text(json.dumps(line | {"annotator": "ann"}) + "\n")
+    assert read_people(tmp_path).annotators == ("ann",)
+    (tmp_path / "verdicts.txt").write_text(json.dumps(line))
+    with pytest.raises(InputError, match=r"verdicts.txt: is no file of verdicts"):
+        read_people(tmp_path)
+
+
+def test_a_ledger_with_rotten_bits_or_in_a_folder_s_place_is_one_sentence(tmp_path):
+    path = tmp_path / "ledger.sqlite"
+    with Ledger(path) as ledger:
+        ledger.begin("a", ["00"])
+    database = sqlite3.connect(path)
+    database.execute("INSERT INTO outcomes VALUES ('a', '00', 'r', NULL, 'ok', '', 1, ?, 1)", (b"rotten",))
+    database.commit()
+    database.close()
+    assert read_account(path)[0].rows == 1
+    with Ledger(path) as ledger, pytest.raises(InputError, match="or a damaged one"):
+        ledger.made("a", "00")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(Exception, match="ledger") as error:
+        Ledger(tmp_path / "folder")
+    assert error.type.__name__ in ("StorageError", "InputError")
