@@ -13,7 +13,7 @@ from videosafety.build.people.people import People, read_people
 from videosafety.build.people.review import read_verdicts  # noqa: F401 - as the build reads them
 from videosafety.build.release.takedown import take_down
 from videosafety.build.state import State
-from videosafety.core.errors import InputError
+from videosafety.core.errors import InputError, RecipeError
 from videosafety.toyworld.footage import write_footage
 
 assert RECIPE.is_file()
@@ -117,3 +117,16 @@ def test_a_ledger_with_rotten_bits_or_in_a_folder_s_place_is_one_sentence(tmp_pa
     with pytest.raises(Exception, match="ledger") as error:
         Ledger(tmp_path / "folder")
     assert error.type.__name__ in ("StorageError", "InputError")
+
+
+@pytest.mark.parametrize(("overrides", "said"), [
+    (["check.min_think=500", "check.max_think=10"], "min_think is more than max_think"),
+    (["embed.duplicate_below=0.3", "embed.related_below=0.1"], "duplicate_below is more than related_below"),
+    (["name=../../x"], "name"),
+    (["limits.cost_cap_usd=1", "think.model={model: a/b}"], "has no prices"),
+    (["describe={annotators: [{model: a/b}]}"], "name describe.annotators, or a file of labels"),
+    (["mix.declared={clips: {value: 3}}"], "'clips' is no number that is counted"),
+])  # fmt: skip
+def test_a_recipe_that_contradicts_itself_is_refused(footage, overrides, said):
+    with pytest.raises(RecipeError, match=said):
+        recipe(footage, *overrides)

@@ -154,7 +154,6 @@ def test_files_of_a_folder_are_read_and_equal_verdicts_are_one(tmp_path: Path) -
     lines(tmp_path / "clips-ann.jsonl", mine)
     lines(tmp_path / "clips-ann-2.jsonl", more, mine.model_copy(update={"seconds": 3.0}))
     lines(tmp_path / "rows-ann.jsonl", on_row("ann", "reject"), on_row("ann", "accept", seen="0" * 16))
-    (tmp_path / "notes.txt").write_text("not read")
     people = read_people(tmp_path, categories=["fraud"])
     assert [v.item for v in people.clips] == ["clip-a", "clip-b"]
     assert [v.action for v in people.rows] == ["accept", "reject"]

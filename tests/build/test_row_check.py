@@ -63,3 +63,11 @@ def test_a_quotation_of_the_description_does_not_count_for_the_language():
     assert Check().fault(thought("SafeQ", answer=answer, **fields)) is None
     other = f"Mira: «{'This sentence stands in no description of the clip and is English. ' * 3}»"
     assert Check().fault(thought("SafeQ", answer=other, **fields)) == "language:answer"
+
+
+def test_a_refusal_at_length_is_none():
+    """What comes after it may be what was asked for."""
+    row = thought("HH")
+    long = row.model_copy(update={"answer": f"{row.answer} {'This is what happens next. ' * 30}".strip()})
+    assert Check().fault(row) is None
+    assert Check().fault(long) == "refusal:long"

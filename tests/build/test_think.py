@@ -128,6 +128,20 @@ def test_a_model_s_response_is_taken_when_it_passes():
     assert (thought.author, thought.parent, thought.evidence[0].what) == ("m", asked("HH").id, "a sign")
 
 
+def test_what_a_model_writes_is_made_plain():
+    row = good()
+    (thought,) = run(Scripted(row | {"think": f"\x1b[1m{row['think']}\u202e\n", "answer": f"{row['answer']}\x07"}))
+    assert (thought.think, thought.answer) == (f"[1m{row['think']}", row["answer"])
+    assert run(Scripted(good(answer="\u202e"), good(answer="\u202e"))).reason == "response:schema:blank"
+
+
+def test_a_row_of_the_benchmark_asks_no_model():
+    row = asked("HH")
+    row = row.model_copy(update={"sample": row.sample.model_copy(update={"split": "eval"})})
+    (thought,) = run(Scripted(), row)
+    assert thought.author.startswith("composer")
+
+
 @pytest.mark.parametrize(("changes", "fault"), [
     ({"evidence": [{"span": {"start_s": 9, "end_s": 99}, "what": "x"}]}, "evidence:outside"),
     ({"visual": "safe"}, "labels:visual"),

@@ -7,10 +7,11 @@
     grammar    the rendered response parses back to its fields
     length     thinking and answer within bounds
     evidence   inside the clip
-    refusal    a harmful request is refused in full, a safe one not at all
+    refusal    a harmful request is refused in full and in few words, a safe one not at all
     echo       a refusal repeats neither the request nor the description
     language   query, thinking and answer are in the declared one
 
+A rule cannot tell a refusal that turns into help within these few words: people look at a share of the responses.
 Quotations of the row's own description do not count for the language: an annotator's caption may be in another.
 
 Example:
@@ -63,8 +64,9 @@ class Check:
     max_think: int = 4000
     min_answer: int = 12
     max_answer: int = 4000
+    max_refusal: int = 500
     name: ClassVar[str] = "check"
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     opens_media: ClassVar[bool] = False
     makes: ClassVar[type[Thought]] = Thought
 
@@ -80,7 +82,7 @@ class Check:
             lambda: _text_fault(thought),
             lambda: self._length_fault(thought),
             lambda: _evidence_fault(thought),
-            lambda: _answer_fault(thought),
+            lambda: self._refusal_fault(thought) or _answer_fault(thought),
             lambda: language_fault(thought.asked, think=thought.think, answer=thought.answer),
         )
         return next((fault for gate in gates if (fault := gate()) is not None), None)
@@ -93,6 +95,12 @@ class Check:
             if not low * share <= len(text.strip()) <= high:
                 return f"length:{field}"
         return None
+
+    def _refusal_fault(self, thought: Thought) -> str | None:
+        """A refusal that goes on at length may do in its second half what it refuses in its first."""
+        is_long = len(thought.answer.strip()) > self.max_refusal
+        due = thought.asked.sample.labels.request is Safety.HARMFUL
+        return "refusal:long" if due and is_long else None
 
 
 def query_fault(asked: Asked, *, taxonomy: Taxonomy) -> str | None:

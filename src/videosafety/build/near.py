@@ -24,7 +24,7 @@ from videosafety.build.embed import NUM_BITS
 
 BANDS, BAND_BITS = 4, 16
 CROWD, NEIGHBOURS = 64, 8  # clips in a band above which, and how many to each side, only neighbours are compared
-PAIRS_AT_ONCE = 65_536
+PAIRS_AT_ONCE = 8_192
 PLANES_SEED = 20_261
 Codes = NDArray[np.uint64]
 Vectors = NDArray[Any]
@@ -40,7 +40,7 @@ class Space(Protocol):
         """64 bits for each frame."""
 
     def distances(self, first: Vectors, second: Vectors) -> NDArray[np.float64]:
-        """In [0, 1], of each frame of the first to each of the second."""
+        """In [0, 1], (P, A, B): in each of P pairs, of the A frames of one clip to the B frames of the other."""
 
 
 class BitSpace:
@@ -57,7 +57,7 @@ class BitSpace:
 
     def distances(self, first: Vectors, second: Vectors) -> NDArray[np.float64]:
         """As ``Space.distances``."""
-        return np.bitwise_count(first[:, None] ^ second[None, :]) / NUM_BITS
+        return np.bitwise_count(first[:, :, None] ^ second[:, None, :]) / NUM_BITS
 
 
 class CosineSpace:
@@ -81,7 +81,7 @@ class CosineSpace:
 
     def distances(self, first: Vectors, second: Vectors) -> NDArray[np.float64]:
         """As ``Space.distances``."""
-        return np.clip((1 - first.astype(np.float64) @ second.astype(np.float64).T) / 2, 0, 1)
+        return np.clip((1 - first.astype(np.float64) @ second.astype(np.float64).swapaxes(1, 2)) / 2, 0, 1)
 
 
 SPACES: dict[str, Space] = {"phash": BitSpace(), "dinov2": CosineSpace()}
@@ -93,18 +93,28 @@ def near_pairs(
     """Pairs (i < j, distance) of clips, by their vectors, that are closer than ``below``, if they share a band."""
     if len(clips) < 2:
         return
-    sizes = [len(set(vectors)) for vectors in clips]
+    sizes = np.array([len(set(vectors)) for vectors in clips])
     starts = np.r_[0, np.cumsum(sizes)]
     plain, mirrored = space.read([one for vectors in clips for one in dict.fromkeys(vectors)])
     owner = np.repeat(np.arange(len(clips)), sizes)
     for codes in _candidates(space.codes(plain), space.codes(mirrored), owner, len(clips)):
-        for code in codes.tolist():
-            first, second = divmod(code, len(clips))
-            a, b = slice(*starts[first : first + 2]), slice(*starts[second : second + 2])
-            pairs = (space.distances(plain[a], other[b]) for other in (plain, mirrored))
-            distance = min(max(one.min(axis=1).mean(), one.min(axis=0).mean()) for one in pairs)
-            if distance < below:
-                yield first, second, float(distance)
+        firsts, seconds = np.divmod(codes, len(clips))
+        shapes = np.stack([sizes[firsts], sizes[seconds]])
+        for shape in np.unique(shapes, axis=1).T:  # pairs of as many frames are compared together
+            alike = (shapes == shape[:, None]).all(axis=0)
+            one, other = firsts[alike], seconds[alike]
+            a = starts[one, None] + np.arange(shape[0])
+            b = starts[other, None] + np.arange(shape[1])
+            found = np.minimum(*(_both_ways(space.distances(plain[a], them[b])) for them in (plain, mirrored)))
+            for at in np.flatnonzero(found < below):
+                yield int(one[at]), int(other[at]), float(found[at])
+
+
+def _both_ways(distances: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The distances of P pairs of clips, of (P, A, B): the larger of both ways of the mean to the nearest frame."""
+    there: NDArray[np.float64] = distances.min(axis=2).mean(axis=1)
+    back: NDArray[np.float64] = distances.min(axis=1).mean(axis=1)
+    return np.asarray(np.maximum(there, back))
 
 
 def _candidates(plain: Codes, mirrored: Codes, owner: NDArray[np.int64], num: int) -> Iterator[NDArray[np.int64]]:

@@ -51,6 +51,9 @@ class EmbedConfig(Config):
             raise ValueError("embedder 'dinov2' and the key 'checkpoint' go together")
         if self.embedder == "dinov2" and any(getattr(self, name) is None for name in THRESHOLDS):
             raise ValueError(f"no thresholds are known to be right for dinov2: give {', '.join(THRESHOLDS)}")
+        near, related = self.duplicate_below, self.related_below
+        if near is not None and related is not None and near > related:
+            raise ValueError("duplicate_below is more than related_below: a copy is related, too")
         return self
 
 
@@ -92,6 +95,14 @@ class CheckConfig(Config):
     max_think: int = knob(4000, unit="characters", help="longest thinking", ge=1)
     min_answer: int = knob(12, unit="characters", help="shortest answer", ge=1)
     max_answer: int = knob(4000, unit="characters", help="longest answer", ge=1)
+    max_refusal: int = knob(500, unit="characters", help="longest answer to a harmful request", ge=1)
+
+    @model_validator(mode="after")
+    def _some_text_passes(self) -> Self:
+        for what in ("think", "answer"):
+            if getattr(self, f"min_{what}") > getattr(self, f"max_{what}"):
+                raise ValueError(f"min_{what} is more than max_{what}: nothing would pass")
+        return self
 
     def step(self, taxonomy: str) -> Check:
         """As the step takes it."""
@@ -139,7 +150,7 @@ class EngineConfig(Config):
 class BuildRecipe(Config):
     """One build."""
 
-    name: str = knob(..., help="what the data set is called")
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,94}$", description="what the data set is called")
     seed: int = knob(0, help="of all that is drawn", ge=0)
     taxonomy: str = knob("vse", help="harm categories: a name or a file")
     collect: CollectConfig = Field(default=CollectConfig(), description="the clips")
