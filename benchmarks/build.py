@@ -63,7 +63,7 @@ def measured(footage: Path, out: Path, *, workers: int) -> dict[str, Any]:
     until = json.loads(said)
     ends = list(until["until_s"].items())
     steps = {name: end - (ends[at - 1][1] if at else 0.0) for at, (name, end) in enumerate(ends)}
-    steps["gates and release"] = until["total_s"] - ends[-1][1]
+    steps["page"] = until["total_s"] - ends[-1][1]
     size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file() and "media" not in path.parts)
     return {"rows": until["rows"], "s": until["total_s"], "steps": steps, "mb": size / 1e6,
             "parent_mib": peaks["parent"] / 2**20, "worker_mib": peaks["worker"] / 2**20}  # fmt: skip

@@ -8,13 +8,20 @@ import pytest
 from test_build import RECIPE, build, recipe, sides_of
 
 from videosafety.build.collect import collect
+from videosafety.build.embed import PhashEmbed
 from videosafety.build.ledger import Ledger, read_account
 from videosafety.build.people.people import People, read_people
 from videosafety.build.people.review import read_verdicts  # noqa: F401 - as the build reads them
+from videosafety.build.probe import Probe
+from videosafety.build.records import Clip
 from videosafety.build.release.takedown import take_down
-from videosafety.build.state import State
+from videosafety.build.state import State, Terminal
 from videosafety.core.errors import InputError, RecipeError
+from videosafety.core.store import sha256_file
 from videosafety.toyworld.footage import write_footage
+from videosafety.video.plan import Sampling
+from videosafety.video.sample import sample_clip
+from videosafety.video.write import write_mp4
 
 assert RECIPE.is_file()
 
@@ -130,3 +137,37 @@ def test_a_ledger_with_rotten_bits_or_in_a_folder_s_place_is_one_sentence(tmp_pa
 def test_a_recipe_that_contradicts_itself_is_refused(footage, overrides, said):
     with pytest.raises(RecipeError, match=said):
         recipe(footage, *overrides)
+
+
+def test_a_copy_of_a_clip_that_was_taken_down_does_not_take_its_place(tmp_path):
+    folder, out = tmp_path / "toy", tmp_path / "out"
+    write_footage(folder, num_clips=24, seed=9)
+    asked = recipe(folder, "ask.eval_share=0.4", "embed.duplicate_below=0.1", "embed.related_below=0.1")
+    first = folder / "clips" / "000" / "000000.mp4"
+    frames = sample_clip(first, sampling=Sampling(fps=1)).frames
+    copy = folder / "clips" / "000" / "zcopy.mp4"
+    write_mp4(copy, frames, fps=1, crf=30)
+    labels = (folder / "labels.jsonl").read_text().splitlines()
+    row = json.loads(labels[0]) | {"path": "000/zcopy.mp4"}
+    (folder / "labels.jsonl").write_text("\n".join([*labels, json.dumps(row)]) + "\n")
+    build(asked, clips=folder / "clips", out=out)
+    assert sha256_file(first) in sides_of(out)
+    assert sha256_file(copy) not in sides_of(out)
+    taken = take_down(out, [sha256_file(first)], reason="rights", who="someone")
+    assert {one.sha256 for one in taken} == {sha256_file(first), sha256_file(copy)}
+    first.unlink()
+    build(asked, clips=folder / "clips", out=out)
+    assert sha256_file(copy) not in sides_of(out)
+    assert sides_of(out)
+
+
+def test_a_clip_that_cannot_be_read_for_a_while_is_tried_again(tmp_path):
+    folder, out = tmp_path / "toy", tmp_path / "out"
+    write_footage(folder, num_clips=12, seed=9)
+    asked = recipe(folder, "ask.eval_share=0.5", "collect.keep=in_place", "limits.max_failed_share=0.5")
+    with Ledger(out / "ledger.sqlite") as ledger:
+        found = [Clip.model_validate_json(one.made[0]) for one in collect(folder / "clips", ledger)]
+    (probed,) = Probe(str(folder / "clips"))(found[0])
+    assert PhashEmbed(str(tmp_path))(probed) == Terminal(state=State.FAILED, reason="media:missing")
+    assert PhashEmbed(str(folder / "clips"))(probed)[0].id == probed.id
+    assert build(asked, clips=folder / "clips", out=out).counts["eval"] > 0

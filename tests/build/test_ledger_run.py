@@ -14,6 +14,7 @@ import pytest
 from videosafety.build import run
 from videosafety.build.ledger import Call, Ledger, Outcome, read_account
 from videosafety.build.pool import Crash, run_isolated
+from videosafety.build.shards import absorb_shards
 from videosafety.build.state import State, Terminal
 from videosafety.core.errors import InputError, StorageError
 from videosafety.core.records import Record
@@ -287,3 +288,40 @@ def test_a_shard_s_outcomes_and_calls_are_taken_in(tmp_path, halve):
         assert run_step(halve, rows(2), ledger)[0].id == "r2.a"
         assert ledger.spent() == 0.75
         assert ledger.outcomes("halve", _all_keys(ledger)).keys() == set(_all_keys(ledger))
+
+
+def test_clips_are_numbered_as_they_came_however_often_a_set_grows(tmp_path):
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        for clips in (["b", "c"], ["a", "b", "c"], ["0", "a", "c"], ["-", "0", "b"]):
+            ledger.keep_seen(clips)
+        seen = ledger.seen()
+    assert sorted(seen, key=seen.__getitem__) == ["b", "c", "a", "0", "-"]
+    assert len(set(seen.values())) == 5
+
+
+def test_shards_that_a_killed_build_left_are_taken_in_without_ray(tmp_path, halve):
+    (tmp_path / "shards").mkdir()
+    with Ledger(tmp_path / "shards" / "ab.sqlite") as shard:
+        run_step(halve, rows(2), shard)
+        shard.keep_call(Call(key="k", step="describe", model="m", answer="{}", cost=0.5, latency_s=1.0))
+        shard.export_calls(tmp_path / "shards" / "paid.sqlite")
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        absorb_shards(tmp_path, ledger)
+        assert ledger.spent() == 0.5
+        Path(halve.log).unlink()
+        assert [row.id for row in run_step(halve, rows(2), ledger)] == ["r2.a", "r2.b"]
+    assert done(halve) == []
+    assert list((tmp_path / "shards").iterdir()) == []
+
+
+def dies_after_its_result(row):
+    if row == 2:
+        subprocess.Popen(["sh", "-c", f"sleep 0.05; kill -9 {os.getpid()}"])
+    time.sleep(0.0 if row < 10 else 0.2)
+    return row
+
+
+def test_a_worker_that_dies_between_rows_costs_no_row_but_its_own():
+    found = dict(run_isolated(dies_after_its_result, [1, 2, 11, 12, 3], workers=1))
+    assert set(found) == set(range(5))
+    assert sum(isinstance(one, Crash) for one in found.values()) <= 1

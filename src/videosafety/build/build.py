@@ -38,6 +38,7 @@ from videosafety.build.release.publish import publish
 from videosafety.build.release.takedown import is_gone, withdrawn
 from videosafety.build.rows import Packed, Rows, Watched
 from videosafety.build.run import run_step
+from videosafety.build.shards import absorb_shards
 from videosafety.build.showing import Course
 from videosafety.build.stages import Stage, stages
 from videosafety.build.step import step_hash
@@ -92,6 +93,7 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
         out.mkdir(parents=True, exist_ok=True)
     with Ledger(out / LEDGER) as ledger:
         sweep(out)
+        absorb_shards(out, ledger)
         ledger.start([COLLECT, *(stage.name for stage in plan)])
         course = Course(recipe, plan, ledger, out, people)
         try:
@@ -117,9 +119,11 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
         rows = run(stage, rows, on_row=partial(on_row, stage.name))
         made[stage.name] = rows
     account = _account(ledger, out)
+    gone = withdrawn(out)
     wanted = recipe.mix
+    watched = Watched(rows, passes=1, tell=partial(on_row, "gates"))
     course.findings = run_gates(
-        Watched(rows, passes=1, tell=partial(on_row, "gates")),
+        (row for row in watched if not is_gone(row, gone)),
         quotas=wanted.quotas if wanted.quotas != Quotas() else None,
         declared=wanted.declared or None,  # type: ignore[arg-type]
         taxonomy=recipe.taxonomy,
@@ -127,7 +131,7 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
         wants_eval=recipe.ask.eval_share > 0,
     )
     enforce(course.findings)
-    gone = withdrawn(out)
+    ledger.keep_splits(splits_of(ledger.step("mix")))
     mixed = Watched(rows, passes=2, tell=partial(on_row, "splits"))
     made_rows = write_splits(
         out / SPLITS,
@@ -141,7 +145,6 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
     mixed = Watched(rows, passes=5, tell=partial(on_row, "release"))
     publish(mixed, out, config=recipe.publish, clips=root, provenance=provenance)
     write_page(out, figures)
-    ledger.keep_splits(splits_of(ledger.step("mix")))
     waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
     return Built(dict.fromkeys(("eval", *TRAIN), 0) | made_rows, account, course.findings, ledger.spent(), waits)
 

@@ -2,8 +2,8 @@
 
 A folder is read in the order of its paths, so equal folders give equal rows. A file with the bytes of an earlier one is
 an exact duplicate and ends here; so does what is hidden, a link that leads out of the folder or to another one, and a
-file that cannot be read. YouTube
-and other sites are reached only by a fetcher that the user brings: a manifest names ids, the fetcher makes files.
+file that cannot be read. Nothing is fetched: clips of a site are files that the user's own tool has brought, with what
+is known of them in a manifest.
 
 A manifest is JSON lines: ``{"path": "a.mp4", "source": "…", "licence": "…", "language": "en", "sha256": "…"}``; all but
 ``path`` may be left out.

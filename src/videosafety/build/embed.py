@@ -22,10 +22,11 @@ from scipy.fft import dctn
 
 from videosafety.build.records import Embedded, Probed
 from videosafety.build.state import State, Terminal
-from videosafety.core.errors import MediaError
+from videosafety.core.errors import MediaError, MediaFault
 from videosafety.video.plan import Frames, Sampling
 from videosafety.video.sample import load_picture, sample_clip
 
+PASSING = frozenset({MediaFault.MISSING, MediaFault.UNREADABLE, MediaFault.TIMEOUT})  # tried again by the next run
 NUM_FRAMES = 8
 SIDE, KEPT = 32, 8  # of the grey frame, of the block of coefficients
 NUM_BITS = KEPT * KEPT - 1
@@ -48,11 +49,16 @@ class PhashEmbed:
         try:
             frames = frames_of(Path(self.root) / probed.clip.path, kind=probed.facts.kind)
         except MediaError as error:
-            return Terminal(state=State.QUARANTINED, reason=f"media:{error.fault}")
+            return ended(error)
         pairs = [hashes(frame) for frame in frames]
         score = 1.0 if probed.facts.kind == "image" else static_score([plain for plain, _ in pairs])
         return [Embedded(id=probed.id, clip=probed.clip, facts=probed.facts, embedder=self.embedder,
                          static_score=score, vectors=tuple(f"{a:016x}{b:016x}" for a, b in pairs))]  # fmt: skip
+
+
+def ended(error: MediaError) -> Terminal:
+    """The end of a clip that cannot be read now, or ever."""
+    return Terminal(state=State.FAILED if error.fault in PASSING else State.QUARANTINED, reason=f"media:{error.fault}")
 
 
 def frames_of(path: Path, *, kind: str) -> Frames:

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 from torch.nn.functional import interpolate, normalize
 
-from videosafety.build.embed import frames_of
+from videosafety.build.embed import ended, frames_of
 from videosafety.build.records import Embedded, Probed
-from videosafety.build.state import State, Terminal
+from videosafety.build.state import Terminal
 from videosafety.core.errors import CheckpointError, MediaError
 from videosafety.core.store import sha256_file
 from videosafety.video.plan import Frames
@@ -61,7 +61,7 @@ class Dinov2Embed:
         try:
             frames = frames_of(Path(self.root) / probed.clip.path, kind=probed.facts.kind)
         except MediaError as error:
-            return Terminal(state=State.QUARANTINED, reason=f"media:{error.fault}")
+            return ended(error)
         plain, mirrored = self._vectors(frames)
         still = 1.0 if probed.facts.kind == "image" else static_score(plain)
         rows = np.concatenate([plain, mirrored], axis=1).astype("<f2")

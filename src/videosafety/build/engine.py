@@ -16,7 +16,6 @@ Example:
 import hashlib
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,18 +25,16 @@ from videosafety.build.ledger import Ledger
 from videosafety.build.recipe import EngineConfig, LimitsConfig
 from videosafety.build.rows import Packed, Rows, source_of
 from videosafety.build.run import begin, rows_of, run_step
+from videosafety.build.shards import PAID, SHARDS, absorb, opened
 from videosafety.build.stages import Stage
 from videosafety.build.step import AsyncStep, GlobalStep
 from videosafety.core.errors import DependencyError, ServerError, StorageError, VideoSafetyError
 from videosafety.core.records import Record
 from videosafety.core.store import storage_errors
 
-SHARDS = "shards"
-PAID = "paid.sqlite"
 MAX_RETRIES = 3  # of a task whose worker died; Ray's default is for ever
 PURSE_WAIT_S = 600.0  # for money that a task has set aside, which may have died with it
 ANSWERS_WITHIN_S = 10.0
-LOCK_WAIT_S = 30.0  # for the worker of a killed run to let go of its shard
 
 
 class Cluster:
@@ -49,7 +46,6 @@ class Cluster:
         self._shards = out.resolve() / SHARDS
         with storage_errors(self._shards):
             self._shards.mkdir(parents=True, exist_ok=True)
-        self._absorb(sorted(self._shards.glob("*.sqlite")))
         actor = self._ray.remote(num_cpus=0, max_concurrency=1000)(_Holder)
         self._purse = ActorPurse(actor.remote(limits.cost_cap_usd, ledger.spent()))
 
@@ -70,7 +66,7 @@ class Cluster:
         on_row(done, len(source))
         paid = self._paid(step) if todo else None
         for shard, num_rows in self._ended(stage, source, [known.place for known in todo], paid):
-            self._absorb([shard])
+            absorb([shard], self._ledger)
             done += num_rows
             on_row(done, len(source))
         return rows_of(step, source, keys, self._ledger)
@@ -118,14 +114,6 @@ class Cluster:
             raise StorageError(f"a shard's worker died {MAX_RETRIES + 1} times ({type(error).__name__})",
                                where=str(self._shards), fix=fix) from error  # fmt: skip
 
-    def _absorb(self, shards: Sequence[Path]) -> None:
-        for path in shards:
-            if path.name != PAID:
-                _opened(path, None).close()  # a worker that outlived its build still writes
-                self._ledger.absorb(path)
-            for suffix in ("", "-wal", "-shm", ".lock"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-
 
 class Limits(NamedTuple):
     """Of one shard: rows that wait for models at a time; one of how many that ask the same models."""
@@ -138,21 +126,9 @@ def work_shard(
     stage: Stage, kind: type[Record], rows: Sequence[bytes], path: Path, paid: Path | None, purse: Any, limits: Limits
 ) -> None:
     """What a task does: the stage over a shard's rows, into the shard's ledger."""
-    with _opened(path, paid) as ledger:
+    with opened(path, paid=paid) as ledger:
         step = stage.make(ledger, purse, share=limits.share)
         run_step(step, Packed(kind, rows), ledger, workers=1, concurrency=limits.concurrency)
-
-
-def _opened(path: Path, paid: Path | None) -> Ledger:
-    """A shard's ledger, once whoever had it before is gone. Raises StorageError."""
-    until = time.monotonic() + LOCK_WAIT_S
-    while True:
-        try:
-            return Ledger(path, paid=paid)
-        except StorageError:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.2)
 
 
 class _Holder:

@@ -20,7 +20,7 @@ import csv
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -75,7 +75,7 @@ PUBLISHED: Declared = {  # the paper's sets (design of VSB-77k, VSE and VST; rou
 
 
 def run_gates(
-    rows: Sequence[Mixed],
+    rows: Iterable[Mixed],
     *,
     quotas: Quotas | None = None,
     declared: Declared | None = None,

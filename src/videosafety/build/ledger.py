@@ -151,13 +151,14 @@ def _packed(made: tuple[str, ...]) -> bytes:
     return zlib.compress("\n".join(made).encode(), level=1) if made not in ((), (SAME,)) else b""
 
 
-def _unpacked(made: bytes, num_made: int) -> tuple[str, ...]:
+def unpacked(made: bytes, num_made: int) -> tuple[str, ...]:
+    """The JSON of the rows in the column ``made``."""
     return tuple(zlib.decompress(made).decode().split("\n")) if made else (SAME,) * num_made
 
 
 def _outcome(row: tuple[Any, ...]) -> "Outcome":
     step, key, name, parent, state, reason, num_made, made, attempts = row
-    return Outcome(step, key, name, parent, State(state), reason, _unpacked(made, num_made), attempts)
+    return Outcome(step, key, name, parent, State(state), reason, unpacked(made, num_made), attempts)
 
 
 class Ledger:
@@ -179,8 +180,15 @@ class Ledger:
         except StorageError:
             self._lock.close()
             raise
+        try:
+            self._open(paid)
+        except BaseException:
+            self._lock.close()
+            raise
+
+    def _open(self, paid: Path | None) -> None:
         with self._errors():
-            self._database = sqlite3.connect(path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
+            self._database = sqlite3.connect(self.path, timeout=BUSY_S, isolation_level=None, check_same_thread=False)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             version = int(self._database.execute("PRAGMA user_version").fetchone()[0])
@@ -190,7 +198,7 @@ class Ledger:
                     if version > SCHEMA_VERSION
                     else ("an older", "give another --out")
                 )
-                raise InputError(f"was written by {age} version ({version})", where=str(path), fix=fix)
+                raise InputError(f"was written by {age} version ({version})", where=str(self.path), fix=fix)
             if paid is not None:
                 self._paid = sqlite3.connect(f"{paid.resolve().as_uri()}?mode=ro&immutable=1", uri=True)
             self._database.executescript(f"BEGIN IMMEDIATE; {SCHEMA} PRAGMA user_version={SCHEMA_VERSION}; COMMIT;")
@@ -234,7 +242,7 @@ class Ledger:
             row = self._database.execute(
                 "SELECT made, num_made FROM outcomes WHERE step=? AND key=?", (step, key)
             ).fetchone()
-            return _unpacked(*row) if row is not None else ()
+            return unpacked(*row) if row is not None else ()
 
     def step(self, name: str) -> Iterator[Outcome]:
         """What became of each of a step's rows, in their order; rows that are waiting are passed over."""
@@ -263,8 +271,8 @@ class Ledger:
 
     def keep_seen(self, clips: Iterable[str]) -> None:
         """Number the clips that are new, in their order."""
-        first = len(self.seen())
         with self._errors(), self._transaction():
+            (first,) = self._database.execute("SELECT COALESCE(MAX(place), -1) + 1 FROM clips").fetchone()
             self._database.executemany("INSERT OR IGNORE INTO clips VALUES (?,?,NULL)",
                                        ((clip, first + at) for at, clip in enumerate(clips)))  # fmt: skip
 
@@ -383,7 +391,7 @@ class Ledger:
             yield
         except sqlite3.OperationalError as error:
             said = str(error)
-            raise StorageError(f"the ledger refuses: {said}", where=str(self.path),
-                               fix="free some space, or check the disk") from error  # fmt: skip
+            fix = "free some space, check the disk, or end who else has it open"
+            raise StorageError(f"the ledger refuses: {said}", where=str(self.path), fix=fix) from error
         except (sqlite3.DatabaseError, zlib.error, UnicodeDecodeError) as error:
             raise _damaged(self.path, error) from error

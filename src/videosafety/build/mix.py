@@ -24,7 +24,7 @@ from videosafety.build.state import State, Terminal
 from videosafety.build.store import link_media
 from videosafety.core.example import Example, Turn
 from videosafety.core.records import Record, Sample
-from videosafety.core.store import write_records
+from videosafety.core.store import storage_errors, write_records
 
 Train = Literal["sft", "cot", "rl"]
 TRAIN: tuple[Train, ...] = ("sft", "cot", "rl")
@@ -228,7 +228,7 @@ def write_splits(
     """Write ``eval.jsonl`` (samples) and ``sft.jsonl``, ``cot.jsonl``, ``rl.jsonl`` (examples); how many rows each has.
 
     Args:
-        folder: where they go; the file of a split without rows is taken away.
+        folder: where they go; what was there goes first.
         rows: the mixture.
         media: what the rows' media paths start from.
         link: whether the clips of these rows, and no others, are linked into ``folder``, which can then be moved as a
@@ -246,14 +246,14 @@ def write_splits(
             found += counts([row])
             places[row.split].append(place)
             used.add(row.asked.described.clip.path)
-    if link:
-        link_media(used, source=media, target=folder)
+    with storage_errors(folder):
+        for name in places:  # a kill from here on leaves splits out, and never old ones beside new ones
+            (folder / f"{name}.jsonl").unlink(missing_ok=True)
+    link_media(used if link else (), source=media, target=folder)
     root = None if link else media.resolve()
     for name, own in places.items():
         if own:
             write_records(folder / f"{name}.jsonl", (_placed(rows[place], root) for place in own))
-        else:
-            (folder / f"{name}.jsonl").unlink(missing_ok=True)
     return found
 
 

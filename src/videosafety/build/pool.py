@@ -81,7 +81,11 @@ def run_isolated(
                     pool += [start()] if left else []
                 elif left:
                     worker.index, worker.began = left.pop(), time.monotonic()
-                    worker.line.send(rows[worker.index])
+                    if not _sent(worker, rows[worker.index]):
+                        left.append(worker.index)
+                        _end(worker)
+                        pool.remove(worker)
+                        pool += [start()]
                 else:
                     _end(worker)
                     pool.remove(worker)
@@ -101,12 +105,21 @@ def _received(worker: _Worker) -> Any:
     """What a worker says; a Crash where it died."""
     try:
         return worker.line.recv()
-    except (EOFError, ConnectionResetError):
+    except (EOFError, OSError):  # dead, or dead in the middle of a result
         worker.process.join()
         code = worker.process.exitcode
         return Crash(
             f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
         )
+
+
+def _sent(worker: _Worker, row: Any) -> bool:
+    """Whether a row could be sent: a worker may have died since it gave its last result."""
+    try:
+        worker.line.send(row)
+    except OSError:
+        return False
+    return True
 
 
 def _end(worker: _Worker) -> None:

@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
+from videosafety.build.embed import ended
 from videosafety.build.records import Clip, Facts, Probed
 from videosafety.build.state import State, Terminal
 from videosafety.core.errors import MediaError, MediaFault
 from videosafety.video.probe import plays, probe
 from videosafety.video.sample import sample_clip
-
-PASSING = frozenset({MediaFault.MISSING, MediaFault.UNREADABLE, MediaFault.TIMEOUT})  # tried again by the next run
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,9 @@ class Probe:
             if info.kind == "video":
                 sample_clip(path)
         except MediaError as error:
-            state = State.FAILED if error.fault in PASSING else State.QUARANTINED
             if error.fault is MediaFault.CORRUPT and plays(path):
-                state = State.PARTIAL
-            return Terminal(state=state, reason=f"media:{error.fault}")
+                return Terminal(state=State.PARTIAL, reason=f"media:{error.fault}")
+            return ended(error)
         facts = Facts(kind=info.kind, codec=info.codec, width_px=info.width_px, height_px=info.height_px, fps=info.fps,
                       num_frames=info.num_frames, duration_s=info.duration_s, has_audio=info.has_audio)  # fmt: skip
         return [Probed(id=clip.id, clip=clip, facts=facts)]

@@ -139,7 +139,7 @@ class Watched(Sequence[R]):
     def __getitem__(self, place: slice) -> Sequence[R]: ...
     def __getitem__(self, place: int | slice) -> R | Sequence[R]:
         self._looks += 1
-        if self._looks % TOLD_EVERY == 0:
+        if self._looks % TOLD_EVERY == 0 or self._looks == self._all:
             self._tell(min(self._looks, self._all), self._all)
         return self._rows[place]
 

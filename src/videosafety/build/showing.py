@@ -63,9 +63,11 @@ class Course:
 
     def _broken(self) -> Iterator[tuple[str, str, str]]:
         """Files that no step could read, by the names that they were found under."""
-        query = ("SELECT c.step, o.reason, o.row FROM current c JOIN outcomes o ON o.step = c.step AND o.key = c.key"
-                 " JOIN steps s ON s.step = c.step WHERE o.state <> 'ok' AND o.reason LIKE 'media:%'"
-                 " ORDER BY s.place, c.place LIMIT ?")  # fmt: skip
+        query = (
+            "SELECT c.step, o.reason, o.row FROM current c JOIN outcomes o ON o.step = c.step AND o.key = c.key"
+            " JOIN steps s ON s.step = c.step WHERE o.state <> 'ok'"
+            " AND (o.reason LIKE 'media:%' OR o.reason LIKE 'crash:%') ORDER BY s.place, c.place LIMIT ?"
+        )
         with reading(self.ledger.path) as database:
             found = database.execute(query, (MOST_BROKEN,)).fetchall()
         ids = {row for step, _, row in found if step != COLLECT}

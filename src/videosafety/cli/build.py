@@ -155,24 +155,31 @@ class _Bars:
         from videosafety.core.progress import progress_bar
 
         self._bars = progress_bar(console)
-        self._tasks: dict[str, Any] = {}
-        self._said: set[str] = set()
+        self._step: str | None = None
+        self._task: Any = None
+        self._total = 0
 
     def __enter__(self) -> "_Bars":
         self._bars.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._over()
         self._bars.stop()
 
     def on_row(self, step: str, done: int, total: int) -> None:
-        """Told of progress."""
-        if step not in self._tasks:
-            self._tasks[step] = self._bars.add_task(step, total=total)
-        self._bars.update(self._tasks[step], completed=done, total=total)
-        if done == total and not console.is_terminal and step not in self._said:
-            self._said.add(step)
-            console.print(f"{step}: {total}", markup=False, highlight=False)
+        """Told of progress; a step is over when the next one begins."""
+        if step != self._step:
+            self._over()
+            self._step, self._task = step, self._bars.add_task(step, total=total)
+        self._total = total
+        self._bars.update(self._task, completed=done, total=total)
+
+    def _over(self) -> None:
+        if self._step is not None:
+            self._bars.update(self._task, completed=self._total)
+            if not console.is_terminal:
+                console.print(f"{self._step}: {self._total}", markup=False, highlight=False)
 
 
 def _many(count: int, what: str) -> str:

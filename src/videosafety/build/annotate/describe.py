@@ -34,16 +34,16 @@ from videosafety.build.annotate.purse import Purse
 from videosafety.build.annotate.text import plain
 from videosafety.build.annotate.votes import settled
 from videosafety.build.check import SLACK_S
+from videosafety.build.embed import PASSING
 from videosafety.build.records import Described, Evidence, Kept, Vote
 from videosafety.build.state import State, Terminal
 from videosafety.build.think import Client, Refused
-from videosafety.core.errors import MediaFault, ServerError
+from videosafety.core.errors import ServerError
 from videosafety.core.labels import Safety
 from videosafety.core.recipe import Config, knob
 from videosafety.core.records import Image, Record, Video
 from videosafety.core.taxonomy import Taxonomy, load_taxonomy
 
-PASSING = frozenset(f"media:{one}" for one in (MediaFault.MISSING, MediaFault.UNREADABLE, MediaFault.TIMEOUT))
 MAX_EVIDENCE = 20
 
 
@@ -178,7 +178,7 @@ def _ended(error: BaseException) -> Terminal:
     if not isinstance(error, ServerError):
         raise error
     reason = reason_of(error)
-    lasting = isinstance(error, Unshown) and reason not in PASSING
+    lasting = isinstance(error, Unshown) and reason.removeprefix("media:") not in PASSING
     return Terminal(state=State.QUARANTINED if lasting else State.FAILED, reason=reason[:200])
 
 

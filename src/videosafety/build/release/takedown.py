@@ -16,7 +16,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from videosafety.build.records import Clip, Mixed, Sha256
+from videosafety.build.ledger import reading, unpacked
+from videosafety.build.records import Clip, Mixed, Probed, Sha256
 from videosafety.core.errors import InputError
 from videosafety.core.records import Record
 from videosafety.core.store import Journal, read_records
@@ -25,6 +26,7 @@ Reason = Literal["rights", "privacy", "harm", "error", "other"]
 LEDGER = "takedown.jsonl"
 AVAILABILITY = "availability.jsonl"
 SHA256_DIGITS = 64
+ROWS = "ledger.sqlite"  # of the build
 
 
 class Takedown(Record):
@@ -79,12 +81,30 @@ def take_down(
         if sha256 is None:
             raise InputError(f"the release has no clip {name!r}", where=str(listed), fix="give its id or its SHA-256")
         found[sha256] = known[sha256].clip
+    found |= _copies(out, found)
     with Journal(out / LEDGER) as journal:
         gone = {one.sha256 for one in journal.read(Takedown)}
         new = [Takedown(sha256=sha256, clip=clip, reason=reason, who=who, note=note, date=date)
                for sha256, clip in found.items() if sha256 not in gone]  # fmt: skip
         journal.append(*new)
     return new
+
+
+def _copies(out: Path, found: Mapping[str, str]) -> dict[str, str]:
+    """Near duplicates that the build left out for one of these clips: without it in the folder they would come back."""
+    copies: dict[str, str] = {}
+    if not (out / ROWS).is_file():
+        return copies
+    with reading(out / ROWS) as database:
+        for clip in found.values():
+            rows = database.execute("SELECT row FROM outcomes WHERE step='filter' AND reason=?",
+                                    (f"duplicate:near:{clip}",)).fetchall()  # fmt: skip
+            for (copy,) in rows:
+                made = database.execute("SELECT made, num_made FROM outcomes WHERE step='probe' AND row=? AND"
+                                        " state='ok'", (copy,)).fetchone()  # fmt: skip
+                if made is not None:
+                    copies[Probed.model_validate_json(unpacked(*made)[0]).clip.sha256] = copy
+    return copies
 
 
 def _is_day(date: str) -> bool:
