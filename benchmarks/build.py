@@ -39,7 +39,8 @@ if __name__ == "__main__":
     def on_row(step, done, total):
         steps[step] = time.monotonic() - begun
     asked = load_recipe(recipe, BuildRecipe, overrides=[
-        f"labels={footage}/labels.jsonl", f"engine.workers={workers}", "ask.languages=[en,zh]", "ask.languages_per_clip=2"])
+        f"labels={footage}/labels.jsonl", f"engine.workers={workers}",
+        "ask.languages=[en,zh]", "ask.languages_per_clip=2"])
     built = build(asked, clips=Path(footage) / "clips", out=Path(out), on_row=on_row)
     rows = sum(count for name, count in built.counts.items() if " " not in name)
     print(json.dumps({"rows": rows, "total_s": time.monotonic() - begun, "until_s": steps}))
