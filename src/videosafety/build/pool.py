@@ -10,6 +10,7 @@ Example:
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -48,16 +49,10 @@ def run_isolated(
         workers: processes at a time.
         timeout_s: a row that takes longer is a Crash.
     """
-    context = get_context("spawn")
-    os.environ.update({name: os.environ.get(name, value) for name, value in SINGLE_THREAD.items()})
     left, pool = list(range(len(rows)))[::-1], list[_Worker]()
 
     def start() -> _Worker:
-        ours, theirs = context.Pipe()
-        process = context.Process(target=_serve, args=(theirs, work), daemon=True)
-        process.start()
-        theirs.close()
-        return _Worker(process, ours)
+        return _started(work)
 
     try:
         pool += [start() for _ in range(min(workers, len(rows)))]
@@ -94,6 +89,57 @@ def run_isolated(
     finally:
         for worker in pool:
             _end(worker)
+
+
+class Isolated:
+    """One worker that is asked again and again, from any thread; after a row that kills it comes a new one.
+
+    Example:
+        >>> decoded = Isolated(decode)("a.mp4")                                              # doctest: +SKIP
+    """
+
+    def __init__(self, work: Callable[[Any], Any], *, timeout_s: float = 600.0) -> None:
+        self._work, self._timeout_s = work, timeout_s
+        self._worker: _Worker | None = None
+        self._lock = threading.Lock()
+
+    def __call__(self, row: Any) -> Any:
+        """What ``work`` makes of a row, or a Crash; what it raises comes out here."""
+        with self._lock:
+            for _ in range(2):  # a worker may have died since its last row
+                worker = self._worker = self._worker or _ready(_started(self._work))
+                if _sent(worker, row):
+                    break
+                self._stop()
+            result = _received(worker) if worker.line.poll(self._timeout_s) else Crash(f"took {self._timeout_s:g} s")
+            if isinstance(result, Crash):
+                self._stop()
+        if isinstance(result, _Raised):
+            raise result.error
+        return result
+
+    def _stop(self) -> None:
+        if self._worker is not None:
+            _end(self._worker)
+            self._worker = None
+
+
+def _started(work: Callable[[Any], Any]) -> _Worker:
+    context = get_context("spawn")
+    os.environ.update({name: os.environ.get(name, value) for name, value in SINGLE_THREAD.items()})
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, work), daemon=True)
+    process.start()
+    theirs.close()
+    return _Worker(process, ours)
+
+
+def _ready(worker: _Worker) -> _Worker:
+    """A worker that has said that it is there. Raises RuntimeError: it did not start."""
+    said = _received(worker)
+    if isinstance(said, Crash):
+        raise RuntimeError(f"a worker did not start: {said.how}")
+    return worker
 
 
 @dataclass(frozen=True)

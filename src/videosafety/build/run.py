@@ -32,6 +32,7 @@ OnRow = Callable[[int, int], None]
 ROWS_AT_ONCE = 32  # that a worker takes at most: a kill costs at most these, and they are worked out again
 TURNS = 8  # that each worker has at least, so that none waits long for the last
 ROW_TIMEOUT_S = 600.0
+KILLED = ("killed by SIGKILL", "killed by SIGTERM")
 FEW = 2000  # rows of a step that opens no media, below which processes take longer to start than to help
 
 
@@ -160,7 +161,8 @@ def _isolated(
             alone += [place for place, *_ in turns[turn]]
         else:
             ((place, key, raw),) = turns[turn]
-            end = Terminal(state=State.QUARANTINED, reason=f"crash:{result.how}"[:200])
+            killed = result.how in KILLED  # by somebody, or for want of memory: no fault of the file
+            end = Terminal(state=State.FAILED if killed else State.QUARANTINED, reason=f"crash:{result.how}"[:200])
             yield [(place, outcome_of(step.name, key, source.kind.model_validate_json(raw), raw, end))]
     if alone:
         yield from _isolated(step, source, keys, alone, workers=workers, at_once=1)

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from videosafety.build.ledger import Ledger
-from videosafety.core.errors import StorageError
+from videosafety.core.errors import InputError, StorageError
 from videosafety.core.store import storage_errors
 
 SHARDS = "shards"
@@ -29,7 +29,12 @@ def absorb(shards: Sequence[Path], ledger: Ledger) -> None:
     """Take these ledgers in, and take them away."""
     for path in shards:
         if path.name != PAID:
-            opened(path).close()  # a worker that outlived its build still writes
+            try:
+                opened(path).close()  # a worker that outlived its build still writes
+            except InputError as error:
+                raise InputError(
+                    error.what, where=str(path), fix="delete this file; its calls are paid again"
+                ) from error
             ledger.absorb(path)
         with storage_errors(path):
             for suffix in ("", "-wal", "-shm", ".lock"):

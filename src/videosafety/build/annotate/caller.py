@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from videosafety.build.annotate.annotator import AnnotatorConfig, CallFault, CostCap, InvalidAnswer, Unshown
-from videosafety.build.annotate.frames import frames_of
+from videosafety.build.annotate.frames import CrashedError, frames_of
 from videosafety.build.annotate.pace import Pace
 from videosafety.build.annotate.purse import Purse
 from videosafety.build.ledger import Call
@@ -253,6 +253,9 @@ class Caller:
             ))  # fmt: skip
         except MediaError as error:
             raise Unshown(error.what, reason=f"media:{error.fault}", where=media.path, fix=error.fix) from error
+        except CrashedError as error:
+            raise Unshown("kills the decoder", reason=f"crash:{error}"[:200], where=media.path,
+                          fix="leave it out") from error  # fmt: skip
 
 
 def is_free(error: BaseException) -> bool:

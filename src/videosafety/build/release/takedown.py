@@ -17,6 +17,7 @@ from typing import Literal
 from pydantic import Field
 
 from videosafety.build.ledger import reading, unpacked
+from videosafety.build.places import LEDGER as ROWS
 from videosafety.build.records import Clip, Mixed, Probed, Sha256
 from videosafety.core.errors import InputError
 from videosafety.core.records import Record
@@ -26,7 +27,6 @@ Reason = Literal["rights", "privacy", "harm", "error", "other"]
 LEDGER = "takedown.jsonl"
 AVAILABILITY = "availability.jsonl"
 SHA256_DIGITS = 64
-ROWS = "ledger.sqlite"  # of the build
 
 
 class Takedown(Record):
@@ -97,8 +97,9 @@ def _copies(out: Path, found: Mapping[str, str]) -> dict[str, str]:
         return copies
     with reading(out / ROWS) as database:
         for clip in found.values():
-            rows = database.execute("SELECT row FROM outcomes WHERE step='filter' AND reason=?",
-                                    (f"duplicate:near:{clip}",)).fetchall()  # fmt: skip
+            rows = database.execute(
+                "SELECT o.row FROM outcomes o JOIN current c ON c.step = o.step AND c.key = o.key"
+                " WHERE o.step='filter' AND o.reason=?", (f"duplicate:near:{clip}",)).fetchall()  # fmt: skip
             for (copy,) in rows:
                 made = database.execute("SELECT made, num_made FROM outcomes WHERE step='probe' AND row=? AND"
                                         " state='ok'", (copy,)).fetchone()  # fmt: skip
