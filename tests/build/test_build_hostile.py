@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from test_build import RECIPE, build, recipe, sides_of
 
+from videosafety.build.account import lines_of
 from videosafety.build.collect import collect
-from videosafety.build.embed import PhashEmbed
+from videosafety.build.embed import PhashEmbed, hashes
 from videosafety.build.ledger import Ledger, read_account
 from videosafety.build.people.people import People, read_people
 from videosafety.build.people.review import read_verdicts  # noqa: F401 - as the build reads them
@@ -171,3 +172,18 @@ def test_a_clip_that_cannot_be_read_for_a_while_is_tried_again(tmp_path):
     assert PhashEmbed(str(tmp_path))(probed) == Terminal(state=State.FAILED, reason="media:missing")
     assert PhashEmbed(str(folder / "clips"))(probed)[0].id == probed.id
     assert build(asked, clips=folder / "clips", out=out).counts["eval"] > 0
+
+
+def test_a_listed_file_and_a_listed_look_are_quarantined_and_seen_nowhere(footage, tmp_path):
+    first, second = (footage / "clips" / "000" / f"{number:06}.mp4" for number in (0, 1))
+    frame = sample_clip(second, sampling=Sampling(fps=1)).frames[0]
+    (tmp_path / "list.txt").write_text(f"{sha256_file(first)}\nphash:{hashes(frame)[0]:016x}\n")
+    asked = recipe(footage, "ask.eval_share=0.4", f"publish.hash_list={tmp_path / 'list.txt'}", "review.clip_share=1")
+    build(asked, clips=footage / "clips", out=tmp_path / "out")
+    ends = {line.step: line.ended for line in lines_of(read_account(tmp_path / "out" / "ledger.sqlite"))}
+    assert ends["screen"] == {(State.QUARANTINED, "hash_list:sha256"): 1}
+    assert ends["screen_looks"][(State.QUARANTINED, "hash_list:looks")] >= 1
+    hidden = {sha256_file(first), sha256_file(second)}
+    assert not hidden & set(sides_of(tmp_path / "out"))
+    shown = [path.read_text(errors="replace") for path in (tmp_path / "out" / "review").rglob("*.*") if path.is_file()]
+    assert not any(f"clip-{one[:16]}" in text for one in hidden for text in shown)

@@ -172,3 +172,27 @@ def test_media_outside_of_the_splits_are_named_in_full(tmp_path):
     write_splits(tmp_path / "splits", mixed(Mix(seed=1).over(made)), media=clips, link=False)
     samples = read_records(tmp_path / "splits" / "eval.jsonl", Sample)
     assert all(sample.media.path.startswith(f"{clips}/") for sample in samples)
+
+
+@pytest.mark.parametrize("was", ["eval", "rl"])
+def test_a_clip_that_would_change_sides_is_left_out_and_others_stay(was):
+    made = rows(num_clips=40)
+    found = {row.asked.described.id: row.split for row in mixed(Mix(seed=1).over(made))}
+    side = {clip for clip, split in found.items() if (split == "eval") != (was == "eval")}
+    clip = sorted(side)[0]
+    results = list(Mix(seed=1, before={clip: was}).over(made))
+    ends = {one.reason for row, one in zip(made, results, strict=True)
+            if row.asked.described.id == clip and isinstance(one, Terminal)}  # fmt: skip
+    assert ends == {"split:was_eval" if was == "eval" else "split:was_train"}
+    assert clip not in {row.asked.described.id for row in mixed(results)}
+
+
+def test_training_clips_keep_their_split_whatever_the_quotas_want_now():
+    made = rows(num_clips=40)
+    before = {row.asked.described.id: row.split for row in mixed(Mix(seed=1).over(made))}
+    other = Quotas(sft=1000, cot=10, rl=10)
+    anew = {row.asked.described.id: row.split for row in mixed(Mix(seed=1, quotas=other).over(made))}
+    kept = {row.asked.described.id: row.split for row in mixed(Mix(seed=1, quotas=other, before=before).over(made))}
+    assert any(anew[clip] != before[clip] for clip in anew)
+    assert kept
+    assert all(before[clip] == split for clip, split in kept.items())

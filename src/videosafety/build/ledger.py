@@ -30,7 +30,6 @@ from videosafety.core.store import storage_errors, take_lock
 
 SCHEMA_VERSION = 2
 BUSY_S = 5.0
-WAITING = "waiting"  # of a row without an outcome
 SAME = "="  # in ``made``: the row went on as it came
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS outcomes (
