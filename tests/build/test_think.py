@@ -128,6 +128,16 @@ def test_a_model_s_response_is_taken_when_it_passes():
     assert (thought.author, thought.parent, thought.evidence[0].what) == ("m", asked("HH").id, "a sign")
 
 
+def test_what_the_composer_cannot_answer_can_be_left_out_of_training_and_stays_in_the_benchmark():
+    row = asked("borderline")
+    step = Compose(borderline="leave_out")
+    assert step(row) == Terminal(state=State.FILTERED, reason="borderline:no_answer")
+    for changes in ({"split": "eval"}, {"reference": "Because it harms people."}):
+        assert step(row.model_copy(update={"sample": row.sample.model_copy(update=changes)}))[0].answer
+    assert step(asked("SafeQ"))[0].answer
+    assert Compose()(row)[0].answer
+
+
 def test_what_a_model_writes_is_made_plain():
     row = good()
     (thought,) = run(Scripted(row | {"think": f"\x1b[1m{row['think']}\u202e\n", "answer": f"{row['answer']}\x07"}))

@@ -86,6 +86,9 @@ class ThinkConfig(Config):
     model: AnnotatorConfig | None = knob(None, help="model that writes them; null: our composer, offline")
     caption_language: Language = knob("en", help="of the annotators' captions")
     foreign: Literal["quote", "leave_out"] = knob("quote", help="captions in another language than the query's")
+    borderline: Literal["leave_out", "describe"] = knob(
+        "leave_out", help="composer: training rows that ask about a delicate subject, which it cannot answer"
+    )
 
 
 class CheckConfig(Config):

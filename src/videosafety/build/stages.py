@@ -73,7 +73,7 @@ def stages(recipe: BuildRecipe, *, clips: Path, root: Path, people: People) -> l
     if ask.paraphrase is not None:
         found.append(Stage("paraphrase", partial(_paraphrase, ask.paraphrase, phrases, root)))
     compose = Compose(seed=recipe.seed, caption_language=think.caption_language, foreign=think.foreign,
-                      taxonomy=recipe.taxonomy)  # fmt: skip
+                      borderline=think.borderline, taxonomy=recipe.taxonomy)  # fmt: skip
     check = recipe.check.step(recipe.taxonomy)
     if think.model is not None:
         found.append(Stage("think", partial(_think, think.model, check, compose, root)))

@@ -45,14 +45,17 @@ class Compose:
     """The offline step. ``caption_language`` is that of the annotators' words.
 
     Where the query's language is another, their words are quoted in the answer and left out of the thinking
-    (``foreign="quote"``), or a safe question without a reference ends here (``foreign="leave_out"``). ``plans`` and
-    ``choices`` bound how many plans, and sentences of a move, are used (0: all; 1 and 1: the single template that the
-    diversity report compares with).
+    (``foreign="quote"``), or a safe question without a reference ends here (``foreign="leave_out"``). A borderline
+    question is about a subject of which the composer knows nothing: it describes the clip, or a row of training ends
+    here (``borderline``); the benchmark keeps it, since nobody learns that response. ``plans`` and ``choices`` bound
+    how many plans, and sentences of a move, are used (0: all; 1 and 1: the single template that the diversity report
+    compares with).
     """
 
     seed: int = 0
     caption_language: Language = "en"
     foreign: Literal["quote", "leave_out"] = "quote"
+    borderline: Literal["describe", "leave_out"] = "describe"
     taxonomy: str = "vse"
     plans: int = 0
     choices: int = 0
@@ -69,6 +72,9 @@ class Compose:
         words = (asked.described.caption, asked.sample.reference or "", *(one.what for one in evidence))
         if any(tag in text for text in words for tag in TAGS):
             return Terminal(state=State.FILTERED, reason="tags:description")
+        unanswered = asked.kind == "borderline" and not asked.sample.reference and asked.sample.split != "eval"
+        if unanswered and self.borderline == "leave_out":
+            return Terminal(state=State.FILTERED, reason="borderline:no_answer")
         text = _Composer(self, asked)
         if text.is_foreign and self.foreign == "leave_out" and text.course == "help" and not asked.sample.reference:
             return Terminal(state=State.FILTERED, reason="caption:language")
