@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from videosafety.build import pool
 from videosafety.build.annotate import frames
 from videosafety.build.annotate.annotator import AnnotatorConfig, Unshown
 from videosafety.build.annotate.caller import Caller
@@ -29,7 +30,7 @@ def fragile(row):
     return row, os.getpid()
 
 
-def test_a_worker_is_asked_again_and_replaced_when_it_dies():
+def test_a_worker_is_asked_again_and_replaced_when_it_dies(monkeypatch):
     ask = Isolated(fragile, timeout_s=20.0)
     (_, first), (_, second) = ask("a"), ask("b")
     assert first == second != os.getpid()
@@ -40,6 +41,9 @@ def test_a_worker_is_asked_again_and_replaced_when_it_dies():
     os.kill(ask("d")[1], signal.SIGKILL)
     time.sleep(0.1)
     assert ask("e")[0] == "e"
+    monkeypatch.setattr(pool, "_sent", lambda worker, row: False)
+    assert ask("f") == Crash("no worker stays alive")
+    monkeypatch.undo()
     assert Isolated(fragile, timeout_s=0.2)("hangs") == Crash("took 0.2 s")
 
 

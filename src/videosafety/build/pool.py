@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+KILLED = ("killed by SIGKILL", "killed by SIGTERM")  # by somebody, or for want of memory: no fault of the row
 SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -111,6 +112,8 @@ class Isolated:
                 if _sent(worker, row):
                     break
                 self._stop()
+            else:
+                return Crash("no worker stays alive")
             result = _received(worker) if worker.line.poll(self._timeout_s) else Crash(f"took {self._timeout_s:g} s")
             if isinstance(result, Crash):
                 self._stop()

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from videosafety.build.ledger import SAME, Known, Ledger, Outcome
-from videosafety.build.pool import Crash, run_isolated
+from videosafety.build.pool import KILLED, Crash, run_isolated
 from videosafety.build.rows import Rows, Source, source_of
 from videosafety.build.state import State, Terminal
 from videosafety.build.step import AsyncStep, GlobalStep, Named, RowStep, row_key, step_hash
@@ -32,7 +32,6 @@ OnRow = Callable[[int, int], None]
 ROWS_AT_ONCE = 32  # that a worker takes at most: a kill costs at most these, and they are worked out again
 TURNS = 8  # that each worker has at least, so that none waits long for the last
 ROW_TIMEOUT_S = 600.0
-KILLED = ("killed by SIGKILL", "killed by SIGTERM")
 FEW = 2000  # rows of a step that opens no media, below which processes take longer to start than to help
 
 
@@ -161,7 +160,7 @@ def _isolated(
             alone += [place for place, *_ in turns[turn]]
         else:
             ((place, key, raw),) = turns[turn]
-            killed = result.how in KILLED  # by somebody, or for want of memory: no fault of the file
+            killed = result.how in KILLED
             end = Terminal(state=State.FAILED if killed else State.QUARANTINED, reason=f"crash:{result.how}"[:200])
             yield [(place, outcome_of(step.name, key, source.kind.model_validate_json(raw), raw, end))]
     if alone:

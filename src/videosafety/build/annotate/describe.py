@@ -35,6 +35,7 @@ from videosafety.build.annotate.text import plain
 from videosafety.build.annotate.votes import settled
 from videosafety.build.check import SLACK_S
 from videosafety.build.embed import PASSING
+from videosafety.build.pool import KILLED
 from videosafety.build.records import Described, Evidence, Kept, Vote
 from videosafety.build.state import State, Terminal
 from videosafety.build.think import Client, Refused
@@ -178,7 +179,7 @@ def _ended(error: BaseException) -> Terminal:
     if not isinstance(error, ServerError):
         raise error
     reason = reason_of(error)
-    lasting = isinstance(error, Unshown) and reason.removeprefix("media:") not in PASSING
+    lasting = isinstance(error, Unshown) and reason.partition(":")[2] not in (*PASSING, *KILLED)
     return Terminal(state=State.QUARANTINED if lasting else State.FAILED, reason=reason[:200])
 
 
