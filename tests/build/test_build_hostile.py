@@ -140,10 +140,9 @@ def test_a_recipe_that_contradicts_itself_is_refused(footage, overrides, said):
         recipe(footage, *overrides)
 
 
-def test_a_copy_of_a_clip_that_was_taken_down_does_not_take_its_place(tmp_path):
-    folder, out = tmp_path / "toy", tmp_path / "out"
+def with_a_copy(folder):
+    """Toy footage in which the last file is the first one again, compressed harder; the first and the copy."""
     write_footage(folder, num_clips=24, seed=9)
-    asked = recipe(folder, "ask.eval_share=0.4", "embed.duplicate_below=0.1", "embed.related_below=0.1")
     first = folder / "clips" / "000" / "000000.mp4"
     frames = sample_clip(first, sampling=Sampling(fps=1)).frames
     copy = folder / "clips" / "000" / "zcopy.mp4"
@@ -151,6 +150,16 @@ def test_a_copy_of_a_clip_that_was_taken_down_does_not_take_its_place(tmp_path):
     labels = (folder / "labels.jsonl").read_text().splitlines()
     row = json.loads(labels[0]) | {"path": "000/zcopy.mp4"}
     (folder / "labels.jsonl").write_text("\n".join([*labels, json.dumps(row)]) + "\n")
+    return first, copy
+
+
+COPIES = ("ask.eval_share=0.4", "embed.duplicate_below=0.1", "embed.related_below=0.1")
+
+
+def test_a_copy_of_a_clip_that_was_taken_down_does_not_take_its_place(tmp_path):
+    folder, out = tmp_path / "toy", tmp_path / "out"
+    first, copy = with_a_copy(folder)
+    asked = recipe(folder, *COPIES)
     build(asked, clips=folder / "clips", out=out)
     assert sha256_file(first) in sides_of(out)
     assert sha256_file(copy) not in sides_of(out)
@@ -187,3 +196,20 @@ def test_a_listed_file_and_a_listed_look_are_quarantined_and_seen_nowhere(footag
     assert not hidden & set(sides_of(tmp_path / "out"))
     shown = [path.read_text(errors="replace") for path in (tmp_path / "out" / "review").rglob("*.*") if path.is_file()]
     assert not any(f"clip-{one[:16]}" in text for one in hidden for text in shown)
+
+
+def test_nor_does_a_copy_of_one_that_a_person_quarantined_however_often_it_is_built(tmp_path):
+    folder, out = tmp_path / "toy", tmp_path / "out"
+    first, copy = with_a_copy(folder)
+    asked = recipe(folder, *COPIES, "review.clip_share=1")
+    build(asked, clips=folder / "clips", out=out)
+    verdict = {"kind": "clip", "item": f"clip-{sha256_file(first)[:16]}", "annotator": "ann", "seconds": 1,
+               "action": "quarantine"}  # fmt: skip
+    (out / "review" / "verdicts").mkdir(exist_ok=True)
+    (out / "review" / "verdicts" / "ann.jsonl").write_text(json.dumps(verdict) + "\n")
+    first.unlink()
+    for _ in range(2):
+        build(asked, clips=folder / "clips", out=out)
+        assert sha256_file(copy) not in sides_of(out)
+        pages = [path.read_text() for path in (out / "review").glob("*.html")]
+        assert not any(f"clip-{sha256_file(copy)[:16]}" in text for text in pages)

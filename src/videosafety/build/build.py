@@ -35,7 +35,7 @@ from videosafety.build.places import ACCOUNT, LEDGER, SPLITS, STORE, check_place
 from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip
 from videosafety.build.release.publish import publish
-from videosafety.build.release.takedown import is_gone, withdrawn
+from videosafety.build.release.takedown import copies_of, is_gone, withdrawn
 from videosafety.build.rows import Packed, Rows, Watched
 from videosafety.build.run import run_step
 from videosafety.build.shards import absorb_shards
@@ -86,6 +86,7 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
     taxonomy = load_taxonomy(recipe.taxonomy)
     known = {one.id for one in taxonomy.subcategories}
     people = read_verdicts(recipe.review, out, categories=known)
+    people = replace(people, hidden=frozenset(copies_of(people.quarantined, out, ever=True).values()))
     root = folder if recipe.collect.keep == "in_place" else out / STORE
     check_places(clips, out)
     plan = stages(recipe, clips=folder, root=root, people=people)
@@ -151,7 +152,7 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
 
 def _shown(people: People, out: Path) -> People:
     """What people said, with clips that were taken down among those that no page shows."""
-    return replace(people, hidden=frozenset(one.clip for one in withdrawn(out).values()))
+    return replace(people, hidden=people.hidden | frozenset(one.clip for one in withdrawn(out).values()))
 
 
 def _collected(recipe: BuildRecipe, clips: Path, ledger: Ledger, on_row: OnRow) -> Rows[Clip]:

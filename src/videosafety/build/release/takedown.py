@@ -10,7 +10,7 @@ Example:
 """
 
 import datetime
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -81,7 +81,7 @@ def take_down(
         if sha256 is None:
             raise InputError(f"the release has no clip {name!r}", where=str(listed), fix="give its id or its SHA-256")
         found[sha256] = known[sha256].clip
-    found |= _copies(out, found)
+    found |= copies_of(found.values(), out)
     with Journal(out / LEDGER) as journal:
         gone = {one.sha256 for one in journal.read(Takedown)}
         new = [Takedown(sha256=sha256, clip=clip, reason=reason, who=who, note=note, date=date)
@@ -90,17 +90,19 @@ def take_down(
     return new
 
 
-def _copies(out: Path, found: Mapping[str, str]) -> dict[str, str]:
-    """Near duplicates that the build left out for one of these clips: without it in the folder they would come back."""
+def copies_of(clips: Iterable[str], out: Path, *, ever: bool = False) -> dict[str, str]:
+    """Near duplicates that the last build (or ``ever`` one) left out for one of these clips: ids by hash.
+
+    Without that clip in the folder they would take its place.
+    """
     copies: dict[str, str] = {}
     if not (out / ROWS).is_file():
         return copies
+    now = "" if ever else " JOIN current c ON c.step = o.step AND c.key = o.key"
+    query = f"SELECT o.row FROM outcomes o{now} WHERE o.step='filter' AND o.reason=?"
     with reading(out / ROWS) as database:
-        for clip in found.values():
-            rows = database.execute(
-                "SELECT o.row FROM outcomes o JOIN current c ON c.step = o.step AND c.key = o.key"
-                " WHERE o.step='filter' AND o.reason=?", (f"duplicate:near:{clip}",)).fetchall()  # fmt: skip
-            for (copy,) in rows:
+        for clip in clips:
+            for (copy,) in database.execute(query, (f"duplicate:near:{clip}",)).fetchall():
                 made = database.execute("SELECT made, num_made FROM outcomes WHERE step='probe' AND row=? AND"
                                         " state='ok'", (copy,)).fetchone()  # fmt: skip
                 if made is not None:
