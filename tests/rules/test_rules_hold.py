@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from fnmatch import fnmatch
 from importlib import import_module
 from pathlib import Path
 
@@ -45,6 +46,15 @@ def test_no_large_file_is_committed() -> None:
 def test_the_paper_map_is_true() -> None:
     page = (ROOT / "docs" / "paper_map.md").read_text(encoding="utf-8")
     assert tree_rules.paper_map_faults(page, root=ROOT) == []
+
+
+def test_no_folder_of_tests_is_passed_over(pytestconfig) -> None:
+    """Pytest leaves folders of some names out: those of ``build`` were, once."""
+    hidden = pytestconfig.getini("norecursedirs")
+    folders = {path.parent for path in (ROOT / "tests").rglob("test_*.py")}
+    names = {part for folder in folders for part in folder.relative_to(ROOT).parts}
+    assert "build" in names
+    assert [name for name in sorted(names) if any(fnmatch(name, pattern) for pattern in hidden)] == []
 
 
 def test_every_recipe_loads() -> None:
