@@ -6,6 +6,7 @@ Example:
     (500, 2.0, b'{"clip":{…')
 """
 
+from abc import abstractmethod
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, overload
@@ -60,9 +61,9 @@ class _Parsed(Sequence[R], Generic[R]):
 
     kind: type[R]
 
+    @abstractmethod
     def json(self, place: int) -> bytes:
         """One of them, as it was written."""
-        raise NotImplementedError
 
     @overload
     def __getitem__(self, place: int) -> R: ...
