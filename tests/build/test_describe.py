@@ -14,7 +14,7 @@ from videosafety.build.annotate.annotator import CallFault, CostCap, InvalidAnsw
 from videosafety.build.annotate.describe import Describe, DescribeConfig, prompt_of, schema_of, seen_of, split_of
 from videosafety.build.annotate.labelled import DescribeFromManifest
 from videosafety.build.annotate.purse import LocalPurse
-from videosafety.build.annotate.text import plain
+from videosafety.build.annotate.text import cleaned
 from videosafety.build.annotate.votes import agreement, settled
 from videosafety.build.ledger import Ledger
 from videosafety.build.records import Clip, Described, Evidence, Facts, Kept, Vote
@@ -155,7 +155,7 @@ def test_what_annotators_write_is_plain_text():
     assert seen.caption == "A [31m red ésign\u200d!"
     assert seen.evidence[0].what == "ab c"
     assert (
-        plain(" \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u2066x\u2069")
+        cleaned(" \u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \u2066x\u2069")
         == "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 x"
     )
     with pytest.raises(ValueError, match="hex escape"):

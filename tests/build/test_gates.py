@@ -1,11 +1,9 @@
 """The gates of a data set: a good one passes, each gate fails on its planted fault, and the build with it."""
 
-import json
-
 import pytest
 from thought_rows import asked, thought
 
-from videosafety.build.gates import PUBLISHED, Amount, count_faults, enforce, numbers_of, run_gates
+from videosafety.build.gates import PUBLISHED, Amount, Gates, count_faults, enforce
 from videosafety.build.mix import Quotas, example_of
 from videosafety.build.records import Mixed
 from videosafety.core.errors import InputError
@@ -32,17 +30,23 @@ def good(**replaced):
     return [replaced.get(split) or mixed(split) for split in SAID]
 
 
+def found_in(rows, **settings):
+    gates = Gates(**settings)
+    for row in rows:
+        gates.see(row)
+    return gates.findings()
+
+
 def failing(rows, **settings):
-    return [finding.gate for finding in run_gates(rows, **settings) if finding.faults]
+    return [finding.gate for finding in found_in(rows, **settings) if finding.faults]
 
 
 DECLARED = {"pairs": Amount(value=4), "sft": Amount(value=1), "languages": Amount(value=1)}
 
 
-def test_a_good_set_passes_all_gates(tmp_path):
-    settings = {"quotas": Quotas(eval={"HH": 1}, sft=1, cot=1, rl=1), "declared": DECLARED, "release": tmp_path}
-    findings = run_gates(good(), **settings)
-    assert [finding.faults for finding in findings] == [()] * 9
+def test_a_good_set_passes_all_gates():
+    findings = found_in(good(), quotas=Quotas(eval={"HH": 1}, sft=1, cot=1, rl=1), declared=DECLARED)
+    assert [finding.faults for finding in findings] == [()] * 8
     enforce(findings)
 
 
@@ -62,7 +66,7 @@ def test_each_gate_fails_on_its_fault(gate):
     rows = PLANTED[gate]()
     assert failing(rows) == [gate]
     with pytest.raises(InputError, match=rf"fails 1 of its gates: {gate}"):
-        enforce(run_gates(rows))
+        enforce(found_in(rows))
 
 
 LEAKS = {
@@ -81,7 +85,7 @@ def _moved(clip, cluster):
 @pytest.mark.parametrize("leak", LEAKS)
 def test_every_kind_of_leak_is_found(leak):
     train = mixed("sft", asked_changes={"template": "en.1.s1.any.0"})
-    (finding,) = [one for one in run_gates(good(eval=LEAKS[leak](), sft=train)) if one.faults]
+    (finding,) = [one for one in found_in(good(eval=LEAKS[leak](), sft=train)) if one.faults]
     assert finding.gate == "leak"
     assert leak in str(finding)
     assert "harbour" not in str(finding)
@@ -95,7 +99,7 @@ def test_a_quota_that_is_missed_or_exceeded_fails(quotas):
 @pytest.mark.parametrize("name", ["pairs", "eval", "train", "sft", "cot", "rl", "categories", "languages"])
 def test_a_declared_count_that_is_not_there_fails(name):
     assert failing(good(), declared={name: Amount(value=99)}) == ["counts"]
-    assert count_faults(numbers_of(good()), {name: Amount(value=99, within=99)}) == []
+    assert failing(good(), declared={name: Amount(value=99, within=99)}) == []
 
 
 def test_the_published_counts_are_held_to_as_they_were_rounded():
@@ -106,29 +110,6 @@ def test_the_published_counts_are_held_to_as_they_were_rounded():
     assert count_faults(said | {"pairs": 77_645}, PUBLISHED) == ["pairs: 77645 and not 77646"]
     assert count_faults(said | {"eval": 11_300}, PUBLISHED) == ["eval: 11300 and not 11400 ± 50"]
     assert count_faults({}, {"languages": Amount(value=10)}) == ["languages: not counted and not 10"]
-
-
-@pytest.mark.parametrize("name", ["data.jsonl", "data.json", "notes.md", "table.csv"])
-def test_harmful_words_outside_the_restricted_folder_fail(tmp_path, name):
-    words = SAID["eval"][1]
-    text = {"data.jsonl": json.dumps({"rows": [{"query": words}]}), "data.json": json.dumps([words], indent=1),
-            "notes.md": f"# Notes\n{words}\n", "table.csv": f'id,query\n1,"{words}"\n'}[name]  # fmt: skip
-    (tmp_path / "restricted").mkdir()
-    (tmp_path / "restricted" / name).write_text(text)
-    assert failing(good(), release=tmp_path) == []
-    (tmp_path / name).write_text(text)
-    assert failing(good(), release=tmp_path) == ["restricted"]
-
-
-def test_a_harmful_clip_outside_the_restricted_folder_fails(tmp_path):
-    import hashlib
-
-    clip = mixed("eval").asked.described.clip.model_copy(update={"sha256": hashlib.sha256(b"clip").hexdigest()})
-    row = mixed("eval", asked_changes={"described": mixed("eval").asked.described.model_copy(update={"clip": clip})})
-    (tmp_path / "clip.mp4").write_bytes(b"other")
-    assert failing(good(eval=row), release=tmp_path) == []
-    (tmp_path / "clip.mp4").write_bytes(b"clip")
-    assert failing(good(eval=row), release=tmp_path) == ["restricted"]
 
 
 def test_an_empty_set_fails():

@@ -7,7 +7,7 @@ import pytest
 from thought_rows import KINDS, thought
 
 from videosafety.build.ledger import Ledger
-from videosafety.build.mix import Mix, Quotas, counts, shortfalls, write_splits
+from videosafety.build.mix import Mix, Quotas, counts, missed, write_splits
 from videosafety.build.records import Mixed
 from videosafety.build.run import run_step
 from videosafety.build.sides import NEAR, clip_groups, family, near_queries, shingles, sides, word_groups
@@ -128,7 +128,7 @@ def test_quotas_are_kept_evenly_and_a_shortfall_is_said():
     assert (got["eval SafeQ"], got["sft"], got["cot"]) == (4, 3, 5)
     assert len({row.asked.kind for row in mixed(results) if row.split == "cot"}) == 5
     assert ends(results)["quota:cot"] > 0
-    assert [str(one) for one in shortfalls(mixed(results), quotas)] == [f"eval HH: {got['eval HH']} of 1000 rows"]
+    assert [str(one) for one in missed(counts(mixed(results)), quotas)] == [f"eval HH: {got['eval HH']} of 1000 rows"]
 
 
 def test_a_row_without_a_response_can_only_be_evaluated():

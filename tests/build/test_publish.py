@@ -10,14 +10,13 @@ import pytest
 import yaml
 from release_rows import CONTENT, HARMFUL, mixture
 
-from videosafety.build.gates import run_gates
 from videosafety.build.release import publish as verb
 from videosafety.build.release.card import restricted_card
 from videosafety.build.release.check import release_faults
 from videosafety.build.release.config import PublishConfig
 from videosafety.build.release.folder import Tally
-from videosafety.build.release.publish import publish
-from videosafety.build.release.rows import open_row, row_of, words_of
+from videosafety.build.release.publish import Contents, publish
+from videosafety.build.release.rows import Words, open_row, row_of
 from videosafety.core.errors import InputError
 from videosafety.core.example import Example
 from videosafety.core.labels import Safety
@@ -42,6 +41,18 @@ def published(folder, *, rows=None, name="out", account=ACCOUNT, **config):
     publish(made if rows is None else rows(made), out, config=PublishConfig(**config), clips=clips,
             provenance={"account": account})  # fmt: skip
     return out / "release", made
+
+
+def words_of(rows):
+    words = Words()
+    for row in rows:
+        words.add(row)
+    return words
+
+
+def faults_of(rows, release):
+    contents = Contents.of(rows, gone=())
+    return list(release_faults(release, words=contents.words, clips=contents.harmful))
 
 
 def tree(folder):
@@ -87,10 +98,9 @@ def test_nothing_harmful_stands_outside_of_the_restricted_folder(release):
     assert not [name for name in tree(release) if name.endswith(".mp4")]
 
 
-def test_the_gate_and_the_last_look_pass_a_release_and_find_what_is_planted(tmp_path):
+def test_the_last_look_passes_a_release_and_finds_what_is_planted(tmp_path):
     release, rows = published(tmp_path, media=True)
-    assert run_gates(rows, release=release)[-1].faults == ()
-    assert list(release_faults(rows, release)) == []
+    assert faults_of(rows, release) == []
     words = HARMFUL["sft"]
     answer = next(row.example.answer for row in rows if row.asked.kind == "SH")
     pq.write_table(pa.table({"a": [json.dumps({"b": [words.upper()]})]}), release / "more.parquet")
@@ -103,7 +113,7 @@ def test_the_gate_and_the_last_look_pass_a_release_and_find_what_is_planted(tmp_
     (release / "media" / "more.strange").write_bytes(CONTENT["eval", "harmful"])
     (release / "more.bin").write_bytes(b"?")
     (release / "restricted" / "more.jsonl").write_text(json.dumps({"answer": words}) + "\n")
-    assert list(release_faults(rows, release)) == [
+    assert faults_of(rows, release) == [
         "media/more.strange is a harmful clip", "more.bin is of no kind that can be looked into",
         "more.jsonl holds harmful words", "more.parquet holds harmful words", "shards/more.tar holds harmful words",
     ]  # fmt: skip
@@ -115,14 +125,35 @@ def test_a_harmful_clip_in_a_shard_is_found(tmp_path):
         member = tarfile.TarInfo("0.mp4")
         member.size = len(CONTENT["eval", "harmful"])
         shard.addfile(member, io.BytesIO(CONTENT["eval", "harmful"]))
-    assert list(release_faults(rows, release)) == ["shards/more.tar holds a harmful clip"]
+    assert faults_of(rows, release) == ["shards/more.tar holds a harmful clip"]
+
+
+@pytest.mark.parametrize("name", ["more.jsonl", "more.json", "more.md", "more.csv", "more.txt"])
+def test_harmful_words_are_found_in_text_of_every_kind(tmp_path, name):
+    release, rows = published(tmp_path)
+    words = HARMFUL["eval"]
+    text = {"more.jsonl": json.dumps({"rows": [{"query": words}]}), "more.json": json.dumps([words], indent=1),
+            "more.md": f"# Notes\n{words}\n", "more.csv": f'id,query\n1,"{words}"\n',
+            "more.txt": f"{{broken\n{words}"}[name]  # fmt: skip
+    (release / "restricted" / name).write_text(text)
+    assert faults_of(rows, release) == []
+    (release / name).write_text(text)
+    assert faults_of(rows, release) == [f"{name} holds harmful words"]
+
+
+def test_a_harmful_clip_is_found_wherever_it_lies(tmp_path):
+    release, rows = published(tmp_path)
+    (release / "more.mp4").write_bytes(b"other")
+    assert faults_of(rows, release) == []
+    (release / "more.mp4").write_bytes(CONTENT["eval", "harmful"])
+    assert faults_of(rows, release) == ["more.mp4 is a harmful clip"]
 
 
 def test_a_release_that_would_show_what_it_must_not_is_not_put_in_place(tmp_path, monkeypatch):
     release, _ = published(tmp_path)
     before = tree(release)
     monkeypatch.setattr(verb, "open_row", lambda row, words: row)
-    with pytest.raises(InputError, match=r"is not published: .*holds the words of a harmful query") as caught:
+    with pytest.raises(InputError, match=r"is not published: .*holds harmful words") as caught:
         published(tmp_path)
     assert not any(secret in str(caught.value) for secret in SECRET)
     assert tree(release) == before

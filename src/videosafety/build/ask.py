@@ -20,7 +20,6 @@ Example:
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, Self, TypeVar, get_args
@@ -32,7 +31,7 @@ from videosafety.build.records import Asked, Described
 from videosafety.build.state import State, Terminal
 from videosafety.core.errors import RecipeError
 from videosafety.core.labels import Labels, Safety
-from videosafety.core.records import LANGUAGES, Image, Language, Provenance, QueryKind, Record, Sample, Video
+from videosafety.core.records import Image, Language, Provenance, QueryKind, Record, Sample, Video
 
 Kind = Literal["HH", "SH", "composed", "SafeQ", "borderline"]
 KINDS: tuple[Kind, ...] = ("HH", "SH", "composed", "SafeQ", "borderline")
@@ -251,33 +250,3 @@ def query_kind_of(kind: Kind) -> QueryKind:
     if kind == "borderline":
         return QueryKind.BORDERLINE
     return QueryKind.EXPLICIT if kind in ("HH", "SH") else QueryKind.DEICTIC
-
-
-def coverage(book: PhraseBook) -> str:
-    """How many different queries there are: a table of language × category, in each cell the numbers of each kind.
-
-    A cell is HH or SH / composed / SafeQ / borderline. SafeQ has no category: the same questions stand in all rows.
-    """
-    languages = [language for language in LANGUAGES if language in book.languages]
-    wide = max(len(category) for category in book.categories)
-    lines = [f"{'HH=SH/composed/SafeQ/borderline':{wide}}  " + "  ".join(f"{language:>11}" for language in languages)]
-    for category in book.categories:
-        cells = ("/".join(map(str, counts_of(book, language, category).values())) for language in languages)
-        lines.append(f"{category:{len(lines[0]) - 13 * len(languages)}}" + "".join(f"{cell:>13}" for cell in cells))
-    return "\n".join(lines)
-
-
-def counts_of(book: PhraseBook, language: Language, category: str) -> dict[str, int]:
-    """Different texts by kind, for one language and category; HH and SH have the same words."""
-    explicit, composed = book.explicit(language, category), book.composed(language, category)
-    return {
-        "HH": len({query.text for query, _ in explicit}),
-        "composed": len({query.text for query, _ in composed}),
-        "SafeQ": len({question.text for question in book.safe(language)}),
-        "borderline": len({twin.text for _, twin in [*explicit, *composed]}),
-    }
-
-
-def coverage_of(rows: Sequence[Asked]) -> dict[tuple[str, str, str], int]:
-    """How many queries there are of each (language, category, kind); a harmless clip's SafeQ has the category ``-``."""
-    return dict(Counter((row.sample.language, row.sample.category or "-", row.kind) for row in rows))

@@ -25,7 +25,7 @@ from videosafety.build.account import FOR_PEOPLE, Line, faults_of, held, lines_o
 from videosafety.build.annotate.purse import LocalPurse
 from videosafety.build.collect import STEP as COLLECT
 from videosafety.build.collect import collect, named
-from videosafety.build.gates import Finding, enforce, run_gates
+from videosafety.build.gates import Finding, Gates, enforce
 from videosafety.build.ledger import Count, Ledger, Outcome
 from videosafety.build.mix import TRAIN, Quotas, splits_of, write_splits
 from videosafety.build.page import write_page
@@ -122,15 +122,17 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
     account = _account(ledger, out)
     gone = withdrawn(out)
     wanted = recipe.mix
-    watched = Watched(rows, passes=1, tell=partial(on_row, "gates"))
-    course.findings = run_gates(
-        (row for row in watched if not is_gone(row, gone)),
+    gates = Gates(
         quotas=wanted.quotas if wanted.quotas != Quotas() else None,
         declared=wanted.declared or None,  # type: ignore[arg-type]
         taxonomy=recipe.taxonomy,
         near=wanted.near,
         wants_eval=recipe.ask.eval_share > 0,
     )
+    for row in Watched(rows, passes=1, tell=partial(on_row, "gates")):
+        if not is_gone(row, gone):
+            gates.see(row)
+    course.findings = gates.findings()
     enforce(course.findings)
     ledger.keep_splits(splits_of(ledger.step("mix")))
     mixed = Watched(rows, passes=2, tell=partial(on_row, "splits"))
@@ -143,7 +145,7 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
     )
     figures = course.figures()
     provenance = _provenance(recipe, ledger, course.plan, account) | {"agreement": figures.for_card}
-    mixed = Watched(rows, passes=5, tell=partial(on_row, "release"))
+    mixed = Watched(rows, passes=2, tell=partial(on_row, "release"))
     publish(mixed, out, config=recipe.publish, clips=root, provenance=provenance)
     write_page(out, figures)
     waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))

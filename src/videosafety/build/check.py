@@ -20,12 +20,12 @@ Example:
 """
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar
 
+from videosafety.build.diversity import folded
 from videosafety.build.records import Asked, Thought
 from videosafety.build.state import State, Terminal
 from videosafety.build.voices import unquoted
@@ -161,9 +161,9 @@ def _answer_fault(thought: Thought) -> str | None:
         return None if refusal is Refusal.NONE else f"refusal:over_refused_{refusal.value}"
     if refusal is not Refusal.FULL:
         return f"refusal:{refusal.value}"
-    said = _plain(thought.answer)
+    said = _letters(thought.answer)
     private = (sample.query, described.caption, *(one.what for one in described.evidence))
-    echoed = any(len(_plain(text)) >= ECHO_CHARS and _plain(text) in said for text in private)
+    echoed = any(len(_letters(text)) >= ECHO_CHARS and _letters(text) in said for text in private)
     return "echo:answer" if echoed else None
 
 
@@ -218,7 +218,6 @@ def _taxonomy(name: str) -> Taxonomy:
     return load_taxonomy(name)
 
 
-def _plain(text: str) -> str:
-    """Letters and digits alone, folded."""
-    folded = unicodedata.normalize("NFKC", text).casefold()
-    return "".join(one for one in folded if one.isalnum() or unicodedata.category(one).startswith("M"))
+def _letters(text: str) -> str:
+    """A text without case, punctuation and spaces."""
+    return folded(text).replace(" ", "")

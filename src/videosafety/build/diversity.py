@@ -78,7 +78,7 @@ def diversity(texts: Sequence[Text], *, detect: Detector | None = None, most: in
     templates = Counter(one.template for one in some)
     return Diversity(
         count=len(some),
-        different=len({plain(one.text) for one in some}),
+        different=len({folded(one.text) for one in some}),
         distinct_1=distinct_n(tokens, 1),
         distinct_2=distinct_n(tokens, 2),
         self_bleu=self_bleu(tokens),
@@ -109,7 +109,7 @@ def self_bleu(texts: Sequence[Tokens]) -> float | None:
 
 def tokens_of(text: str, language: Language) -> list[str]:
     """Words without case and punctuation; single characters in Chinese and Japanese."""
-    bare = plain(text)
+    bare = folded(text)
     return [char for char in bare if not char.isspace()] if language in UNSPACED else bare.split()
 
 
@@ -124,7 +124,7 @@ class _Kept(dict[int, int]):
 _KEPT = _Kept()
 
 
-def plain(text: str) -> str:
+def folded(text: str) -> str:
     """A text without case, punctuation and double spaces, in compatibility form: equal for what reads the same."""
     return " ".join(unicodedata.normalize("NFKC", text).casefold().translate(_KEPT).split())
 

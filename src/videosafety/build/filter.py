@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+from videosafety.build.groups import Groups
 from videosafety.build.near import SPACES, near_pairs
 from videosafety.build.records import Embedded, Kept
 from videosafety.build.state import State, Terminal
@@ -45,7 +46,7 @@ class Filter:
             if clip.static_score >= self.static_below:
                 moving.append(index)
                 vectors.append(clip.vectors)
-        copies, related = _Sets(len(clips)), _Sets(len(clips))
+        copies, related = Groups[int](), Groups[int]()
         for first, second, distance in near_pairs(vectors, below=self.related_below, space=SPACES[self.embedder]):
             related.join(moving[first], moving[second])
             if distance < self.duplicate_below:
@@ -58,19 +59,3 @@ class Filter:
                 yield Terminal(state=State.FILTERED, reason=f"duplicate:near:{names[copied]}"[:200])
             else:
                 yield [Kept(id=clip.id, clip=clip.clip, facts=clip.facts, cluster=f"near-{names[related.of(index)]}")]
-
-
-class _Sets:
-    """Union-find; the representative of a set is its smallest member."""
-
-    def __init__(self, size: int) -> None:
-        self._parent = list(range(size))
-
-    def of(self, member: int) -> int:
-        while self._parent[member] != member:
-            self._parent[member] = member = self._parent[self._parent[member]]
-        return member
-
-    def join(self, first: int, second: int) -> None:
-        low, high = sorted((self.of(first), self.of(second)))
-        self._parent[high] = low

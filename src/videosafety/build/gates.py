@@ -8,39 +8,34 @@
     splits      no clip in two splits of training
     quotas      every quota is met, and none exceeded
     counts      as declared: rows, categories, languages (``PUBLISHED`` has the paper's sets)
-    restricted  no harmful media or words in the release outside of its restricted folder
 
-The leak is looked for here anew, key by key, and not taken from what ``mix`` worked out.
+The leak is looked for here anew, key by key, and not taken from what ``mix`` worked out. What a release shows is looked
+at where it lies (``release/check``).
 
 Example:
-    >>> enforce(run_gates(mixed, quotas=Quotas(sft=600)))                                    # doctest: +SKIP
+    >>> gates = Gates(quotas=Quotas(sft=600))
+    >>> for row in mixed:                                                                    # doctest: +SKIP
+    ...     gates.see(row)
+    >>> enforce(gates.findings())                                                            # doctest: +SKIP
 """
 
-import csv
 import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 from pydantic import Field
 
 from videosafety.build.check import language_fault, query_fault
-from videosafety.build.diversity import plain
 from videosafety.build.mix import TRAIN, Quotas, counts, missed
 from videosafety.build.records import Mixed
 from videosafety.build.sides import NEAR, clip_keys, near_queries, traits_of, word_keys
-from videosafety.build.store import MEDIA_SUFFIXES
 from videosafety.core.errors import InputError
-from videosafety.core.labels import Safety
 from videosafety.core.records import Record
 from videosafety.core.response import ParseStatus, parse
-from videosafety.core.store import sha256_file
 from videosafety.core.taxonomy import Taxonomy, load_taxonomy
 
 MAX_NAMED = 5  # rows that a finding names
-TEXT_SUFFIXES = frozenset({".json", ".jsonl", ".csv", ".md", ".txt", ".yaml", ".yml", ".html"})
 
 
 class Finding(NamedTuple):
@@ -74,48 +69,47 @@ PUBLISHED: Declared = {  # the paper's sets (design of VSB-77k, VSE and VST; rou
 }
 
 
-def run_gates(
-    rows: Iterable[Mixed],
-    *,
-    quotas: Quotas | None = None,
-    declared: Declared | None = None,
-    taxonomy: str = "vse",
-    near: float = NEAR,
-    release: Path | None = None,
-    restricted: str = "restricted",
-    wants_eval: bool = False,
-) -> list[Finding]:
-    """All gates that are asked for, each with all that it found; the rows are gone through once.
+class Gates:
+    """All gates that are asked for; each is shown every row once, and then says all that it found.
 
     Args:
-        rows: the mixture, all splits.
         quotas: what ``mix`` was asked for; None: not looked at.
         declared: numbers that somebody promised; None: not looked at.
         taxonomy: its name or file.
         near: similarity from which two queries count as one.
-        release: the folder that goes out; None: not looked at.
-        restricted: the folder inside of it that may hold what is harmful.
         wants_eval: a set without a row for evaluation has a fault.
     """
-    known = load_taxonomy(taxonomy)
-    numbers, harmful = Numbers(), Harmful()
-    gates: list[_Gate] = [
-        _Unique(wants_eval), _ByRow("labels", lambda row: _label_faults(row, known)),
-        _ByRow("grammar", _grammar_faults), _ByRow("language", _language_faults), _Leaks(near), _Splits(),
-    ]  # fmt: skip
-    for row in rows:
-        for gate in gates:
+
+    def __init__(
+        self,
+        *,
+        quotas: Quotas | None = None,
+        declared: Declared | None = None,
+        taxonomy: str = "vse",
+        near: float = NEAR,
+        wants_eval: bool = False,
+    ) -> None:
+        known = load_taxonomy(taxonomy)
+        self._gates: list[_Gate] = [
+            _Unique(wants_eval), _ByRow("labels", lambda row: _label_faults(row, known)),
+            _ByRow("grammar", _grammar_faults), _ByRow("language", _language_faults), _Leaks(near), _Splits(),
+        ]  # fmt: skip
+        self._numbers, self._quotas, self._declared = Numbers(), quotas, declared
+
+    def see(self, row: Mixed) -> None:
+        """A row of the mixture, of whatever split."""
+        for gate in self._gates:
             gate.see(row)
-        numbers.see(row)
-        harmful.see(row)
-    found = [Finding(gate.name, tuple(gate.faults())) for gate in gates]
-    if quotas is not None:
-        found.append(Finding("quotas", tuple(quota_faults(numbers.rows, quotas))))
-    if declared is not None:
-        found.append(Finding("counts", tuple(count_faults(numbers.told, declared))))
-    if release is not None:
-        found.append(Finding("restricted", tuple(harmful.faults_in(release, inside=restricted))))
-    return found
+        self._numbers.see(row)
+
+    def findings(self) -> list[Finding]:
+        """What each gate found in all rows."""
+        found = [Finding(gate.name, tuple(gate.faults())) for gate in self._gates]
+        if self._quotas is not None:
+            found.append(Finding("quotas", tuple(quota_faults(self._numbers.rows, self._quotas))))
+        if self._declared is not None:
+            found.append(Finding("counts", tuple(count_faults(self._numbers.told, self._declared))))
+        return found
 
 
 def enforce(findings: Iterable[Finding]) -> None:
@@ -303,14 +297,6 @@ class Numbers:
         }
 
 
-def numbers_of(rows: Iterable[Mixed]) -> dict[str, int]:
-    """The numbers of rows that somebody may have declared."""
-    numbers = Numbers()
-    for row in rows:
-        numbers.see(row)
-    return numbers.told
-
-
 def count_faults(numbers: Mapping[str, int], declared: Declared) -> list[str]:
     """The declared numbers that are not there; one that was not counted is a fault too."""
     faults = []
@@ -320,68 +306,3 @@ def count_faults(numbers: Mapping[str, int], declared: Declared) -> list[str]:
             about = f"{amount.value} ± {amount.within}" if amount.within else f"{amount.value}"
             faults.append(f"{name}: {'not counted' if got is None else got} and not {about}")
     return faults
-
-
-class Harmful:
-    """What may stand in a release's restricted folder only: harmful clips, and the words of harmful queries."""
-
-    def __init__(self) -> None:
-        self._media: set[str] = set()
-        self._words: set[str] = set()
-
-    def see(self, row: Mixed) -> None:
-        """Note what a row holds of it."""
-        if row.asked.described.visual is Safety.HARMFUL:
-            self._media.add(row.asked.described.clip.sha256)
-        if row.asked.sample.labels.request is Safety.HARMFUL:
-            self._words.add(plain(row.asked.sample.query))
-
-    def faults_in(self, release: Path, *, inside: str) -> Iterator[str]:
-        """Files of the release outside of ``inside`` that hold any of it."""
-        for path in sorted(one for one in release.rglob("*") if one.is_file()):
-            name = path.relative_to(release)
-            if name.parts[0] == inside:
-                continue
-            suffix = path.suffix.lower()
-            if suffix in TEXT_SUFFIXES:
-                if any(plain(text) in self._words for text in _texts(path)):
-                    yield f"{name.as_posix()} holds the words of a harmful query"
-            elif suffix in MEDIA_SUFFIXES and sha256_file(path) in self._media:
-                yield f"{name.as_posix()} is a harmful clip"
-
-
-def restricted_faults(rows: Iterable[Mixed], release: Path, *, inside: str) -> Iterator[str]:
-    """Files of the release, outside of its restricted folder, with a harmful clip or the words of a harmful query."""
-    harmful = Harmful()
-    for row in rows:
-        harmful.see(row)
-    return harmful.faults_in(release, inside=inside)
-
-
-def _texts(path: Path) -> Iterator[str]:
-    """The lines of a file, the cells of a table, and all texts of JSON."""
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        if path.suffix.lower() == ".csv":
-            yield from (cell for cells in csv.reader(file) for cell in cells)
-        elif path.suffix.lower() == ".json":
-            yield from _parsed(file.read())
-        else:
-            for line in file:
-                yield line
-                yield from _parsed(line) if line.lstrip()[:1] in ("{", "[") else ()
-
-
-def _parsed(text: str) -> Iterator[str]:
-    """All texts of a JSON value; text that is none is one itself."""
-    try:
-        yield from _strings(json.loads(text))
-    except json.JSONDecodeError:
-        yield text
-
-
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _strings(one)

@@ -2,8 +2,8 @@
 
 First the sides (``sides``): nothing that a row of the benchmark has, clip, template or query, stands in training.
 Training is divided by clips into ``sft`` (stages 1 and 2), ``cot`` (stage 3) and ``rl`` (stage 4), in the proportion of
-the quotas. What is over a quota is left out, evenly over kinds and languages; what is missing is said (``shortfalls``).
-The same rows give the same mixture in any order. The paper's counts are ``PAPER``.
+the quotas. What is over a quota is left out, evenly over kinds and languages; what is missing is said (``missed``).
+The same rows give the same mixture in any order.
 
 Example:
     >>> mixed = Mix(quotas=Quotas(sft=600, cot=1500, rl=2500)).over(thoughts)                # doctest: +SKIP
@@ -39,9 +39,6 @@ class Quotas(Record):
     sft: int | None = Field(default=None, ge=0)
     cot: int | None = Field(default=None, ge=0)
     rl: int | None = Field(default=None, ge=0)
-
-
-PAPER = Quotas(eval={"HH": 3800, "SH": 3800, "SafeQ": 3800}, sft=6000, cot=15_000, rl=25_000)
 
 
 class Shortfall(NamedTuple):
@@ -202,11 +199,6 @@ def counts(rows: Iterable[Mixed]) -> Counter[str]:
         if row.split == "eval":
             found[f"eval {SUBSET_OF[row.asked.kind]}"] += 1
     return found
-
-
-def shortfalls(rows: Iterable[Mixed], quotas: Quotas) -> list[Shortfall]:
-    """Every quota that is not met."""
-    return missed(counts(rows), quotas)
 
 
 def missed(got: Mapping[str, int], quotas: Quotas) -> list[Shortfall]:

@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 
 from videosafety.build.annotate.annotator import InvalidAnswer, reason_of
 from videosafety.build.check import is_in
-from videosafety.build.diversity import plain
+from videosafety.build.diversity import folded
 from videosafety.build.phrases import PhraseBook
 from videosafety.build.records import Asked
 from videosafety.build.state import State, Terminal
@@ -97,11 +97,11 @@ def fault_of(text: str, asked: Asked, phrases: PhraseBook) -> str:
     """
     sample = asked.sample
     points = phrases.languages[sample.language].points(text)
-    if not plain(text) or len(text.splitlines()) != 1:
+    if not folded(text) or len(text.splitlines()) != 1:
         return "one line of words"
     if len(text) > TIMES_LONGER * len(sample.query):
         return "about as long as the question"
-    if plain(text) == plain(sample.query):
+    if folded(text) == folded(sample.query):
         return "other words than the question's"
     if (sample.query_kind is QueryKind.DEICTIC) != points:
         return "say that it is about the clip" if not points else "no word that points to a clip or to something shown"

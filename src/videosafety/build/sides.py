@@ -18,7 +18,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
-from videosafety.build.diversity import plain
+from videosafety.build.diversity import folded
+from videosafety.build.groups import Groups
 from videosafety.build.records import Asked
 from videosafety.core.errors import DependencyError
 
@@ -27,28 +28,6 @@ NUM_HASHES = 128
 NEAR = 0.8  # Jaccard similarity from which two queries are one
 _TEMPLATE = re.compile(r"^[a-z]{2}\.\d+\.(.+)$")  # language, version, what all languages share
 _DENSE = re.compile("[\u3040-\u30ff\u3400-\u9fff]")
-
-
-class Groups:
-    """Union-find over names; a group is called by its smallest name."""
-
-    def __init__(self) -> None:
-        self._parent: dict[str, str] = {}
-
-    def of(self, name: str) -> str:
-        """The group of a name."""
-        path = []
-        while (parent := self._parent.setdefault(name, name)) != name:
-            path.append(name)
-            name = parent
-        for one in path:
-            self._parent[one] = name
-        return name
-
-    def join(self, first: str, second: str) -> None:
-        """Make two groups one."""
-        low, high = sorted((self.of(first), self.of(second)))
-        self._parent[high] = low
 
 
 def family(template: str) -> str:
@@ -78,7 +57,7 @@ def traits_of(row: Asked | Traits) -> Traits:
     sample, described = row.sample, row.described
     own = sample.media.sha256 if sample.media is not None else None
     files = {described.clip.sha256, *([own] if own else [])}
-    return Traits(row.id, row.twin, row.kind, family(row.template), plain(sample.query), described.cluster,
+    return Traits(row.id, row.twin, row.kind, family(row.template), folded(sample.query), described.cluster,
                   tuple(sorted(files)), sample.split, described.visual.value)  # fmt: skip
 
 
@@ -96,7 +75,7 @@ def word_keys(row: Asked | Traits) -> list[str]:
 
 def clip_groups(rows: Sequence[Asked | Traits]) -> list[str]:
     """For every row its group of clips: same file, same cluster."""
-    groups = Groups()
+    groups = Groups[str]()
     firsts: list[str] = []
     for row in rows:
         first, *others = clip_keys(row)
@@ -108,7 +87,7 @@ def clip_groups(rows: Sequence[Asked | Traits]) -> list[str]:
 
 def word_groups(rows: Sequence[Asked | Traits], *, near: float = NEAR) -> list[str]:
     """For every row its group of words: same template, twins, queries equal or nearly."""
-    groups = Groups()
+    groups = Groups[str]()
     some = [traits_of(row) for row in rows]
     template_of = {row.id: row.template for row in some}
     for row in some:

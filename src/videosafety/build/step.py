@@ -80,11 +80,11 @@ def step_hash(step: Named) -> str:
     one: Field[Any]
     for one in fields(step) if is_dataclass(step) else ():
         if one.compare:
-            plain[one.name] = _plain(getattr(step, one.name))
+            plain[one.name] = _as_json(getattr(step, one.name))
     return hashlib.sha256(canonical_json([step.name, step.version, plain])).hexdigest()
 
 
-def _plain(value: Any) -> Any:
+def _as_json(value: Any) -> Any:
     """A field as JSON: records by their content, a step inside of a step by its hash."""
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")

@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, Protocol
 from pydantic import Field, ValidationError
 
 from videosafety.build.annotate.annotator import reason_of
-from videosafety.build.annotate.text import plain
+from videosafety.build.annotate.text import cleaned
 from videosafety.build.check import SLACK_S, Check
 from videosafety.build.records import Asked, Evidence, Thought
 from videosafety.build.state import State, Terminal
@@ -219,15 +219,15 @@ class Think:
             draft = Draft.model_validate(said)
         except ValidationError as error:
             return None, "schema:" + ".".join(str(part) for part in error.errors()[0]["loc"])
-        evidence = tuple(one.model_copy(update={"what": plain(one.what)}) for one in draft.evidence)
-        if not all((plain(draft.think), plain(draft.answer), *(one.what for one in evidence))):
+        evidence = tuple(one.model_copy(update={"what": cleaned(one.what)}) for one in draft.evidence)
+        if not all((cleaned(draft.think), cleaned(draft.answer), *(one.what for one in evidence))):
             return None, "schema:blank"
         labels = asked.sample.labels
         for side, given, right in (("visual", draft.visual, labels.visual), ("textual", draft.textual, labels.textual)):
             if given is not right:
                 return None, f"labels:{side}"
-        thought = Thought(id=f"{asked.id}.t", parent=asked.id, asked=asked, think=plain(draft.think),
-                          answer=plain(draft.answer), evidence=evidence, author=self.model)  # fmt: skip
+        thought = Thought(id=f"{asked.id}.t", parent=asked.id, asked=asked, think=cleaned(draft.think),
+                          answer=cleaned(draft.answer), evidence=evidence, author=self.model)  # fmt: skip
         fault = self.check.fault(thought)
         return (thought, "") if fault is None else (None, fault)
 

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from videosafety.build.diversity import Diversity, Text, diversity, plain
+from videosafety.build.diversity import Diversity, Text, diversity, folded
 from videosafety.build.records import Thought
 from videosafety.build.think import Compose
 from videosafety.build.voices import voice
@@ -38,9 +38,9 @@ def skeleton(thought: Thought, *, taxonomy: str = "vse") -> str:
     said = voice(thought.asked.sample.language, taxonomy)
     parts = [described.caption, *(one.what for one in described.evidence), thought.asked.sample.query]
     parts += [*said.topics.values(), *said.clip.values(), *said.in_clip.values()]
-    for part in sorted((plain(one) for one in parts), key=len, reverse=True):
-        text = plain(text).replace(part, "_") if part else text
-    return _NUMBER.sub("0", plain(text))
+    for part in sorted((folded(one) for one in parts), key=len, reverse=True):
+        text = folded(text).replace(part, "_") if part else text
+    return _NUMBER.sub("0", folded(text))
 
 
 def against_template(thoughts: Sequence[Thought], *, compose: Compose | None = None) -> dict[str, Compared]:

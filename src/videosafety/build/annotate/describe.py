@@ -31,7 +31,7 @@ from pydantic import Field, ValidationError, model_validator
 from videosafety.build.annotate.annotator import AnnotatorConfig, InvalidAnswer, Unshown, reason_of
 from videosafety.build.annotate.caller import Caller, Calls, refuses
 from videosafety.build.annotate.purse import Purse
-from videosafety.build.annotate.text import plain
+from videosafety.build.annotate.text import cleaned
 from videosafety.build.annotate.votes import settled
 from videosafety.build.check import SLACK_S
 from videosafety.build.embed import PASSING
@@ -198,8 +198,8 @@ def schema_of(taxonomy: Taxonomy) -> dict[str, Any]:
 def seen_of(said: dict[str, Any]) -> Seen:
     """An answer as a record, its texts plain. Raises ValidationError: it does not fit, in type or size."""
     seen = Seen.model_validate_json(json.dumps(said), strict=True)
-    evidence = [{"span": one.span.model_dump(), "what": plain(one.what)} for one in seen.evidence]
-    return Seen.model_validate(seen.model_dump() | {"caption": plain(seen.caption), "evidence": tuple(evidence)})
+    evidence = [{"span": one.span.model_dump(), "what": cleaned(one.what)} for one in seen.evidence]
+    return Seen.model_validate(seen.model_dump() | {"caption": cleaned(seen.caption), "evidence": tuple(evidence)})
 
 
 def fault_of(seen: Seen, kept: Kept, taxonomy: Taxonomy) -> str:

@@ -19,7 +19,7 @@ from typing import ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from videosafety.build.annotate.text import plain
+from videosafety.build.annotate.text import cleaned
 from videosafety.build.check import SLACK_S
 from videosafety.build.records import Described, Evidence, Kept, Sha256, Vote
 from videosafety.build.state import State, Terminal
@@ -94,8 +94,8 @@ class DescribeFromManifest:
             return Terminal(state=State.FAILED, reason="labels:other_file")
         if any(one.span.end_s > kept.facts.duration_s + SLACK_S for one in row.evidence):
             return Terminal(state=State.FAILED, reason="labels:evidence")
-        caption = plain(row.caption)
-        evidence = tuple(one.model_copy(update={"what": plain(one.what)}) for one in row.evidence)
+        caption = cleaned(row.caption)
+        evidence = tuple(one.model_copy(update={"what": cleaned(one.what)}) for one in row.evidence)
         if not caption or any(not one.what for one in evidence):
             return Terminal(state=State.FAILED, reason="labels:blank")
         vote = Vote(annotator=ANNOTATOR, caption=caption, visual=row.visual, category=row.category,

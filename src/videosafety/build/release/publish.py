@@ -12,11 +12,11 @@ Example:
     >>> publish(mixed, out, config=PublishConfig(name="ours"), clips=Path("clips"), provenance={})   # doctest: +SKIP
 """
 
-from collections.abc import Container, Iterator, Mapping, Sequence
-from itertools import groupby
-from operator import itemgetter
+from array import array
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from videosafety import __version__
 from videosafety.build.records import Clip, Mixed
@@ -56,7 +56,13 @@ class ReleaseManifest(Record):
 
 
 def publish(
-    rows: Sequence[Mixed], out: Path, *, config: PublishConfig, clips: Path, provenance: Mapping[str, Any]
+    rows: Sequence[Mixed],
+    out: Path,
+    *,
+    config: PublishConfig,
+    clips: Path,
+    provenance: Mapping[str, Any],
+    contents: "Contents | None" = None,
 ) -> list[Path]:
     """Write ``out/release`` anew; its files, in order.
 
@@ -67,23 +73,24 @@ def publish(
         clips: the folder of clips, or the manifest in it.
         provenance: what the manifest and the card say of the build, as JSON values. Known to the card: ``account``
             (lists of step, state, reason, rows), ``annotators`` (names), ``agreement`` (figures by name).
+        contents: what a pass over these rows saw; None: they are gone through here.
 
     Raises:
         InputError: no row is left, a clip is not what it was, or the release would show what it must not.
         StorageError: the disk refuses; the release before stays.
     """
     gone = withdrawn(out)
-    index = _Index(rows, gone)
-    if not index.order:
+    contents = contents or Contents.of(rows, gone)
+    if not contents.num_clips:
         raise InputError("there is nothing to publish", where=str(out), fix="build rows, or look at takedown.jsonl")
     root = clips if clips.is_dir() else clips.parent
 
     def fill(part: Path) -> None:
-        tally, unfit = _write(part, index, config=config, root=root, gone=gone)
+        tally, unfit = _write(part, contents.by_clip(rows), contents.words, config=config, root=root, gone=gone)
         manifest = ReleaseManifest(
             name=config.name, version=config.version, date=config.date, schema_version=SCHEMA,
             created_by=f"videosafety {__version__}", media=config.media, numbers=tally.numbers(),
-            withdrawn_clips=len(gone), withdrawn_rows=index.num_gone, not_in_conversations=tuple(sorted(unfit)),
+            withdrawn_clips=len(gone), withdrawn_rows=contents.num_gone, not_in_conversations=tuple(sorted(unfit)),
             provenance=dict(provenance), files={},
         )  # fmt: skip
         write_text(part / RESTRICTED / "README.md", restricted_card(config, tally))
@@ -91,55 +98,80 @@ def publish(
         write_json(part / "croissant.json", croissant(config, part, tally, manifest.provenance))
         files = {path.relative_to(part).as_posix(): sha256_file(path) for path in _files(part)}
         write_json(part / MANIFEST, manifest.model_copy(update={"files": files}))
-        enforce_release(rows, part)
+        enforce_release(part, words=contents.words, clips=contents.harmful)
 
     return _files(write_folder(out / RELEASE, fill))
 
 
-class _Index:
-    """What is known of all rows before the first is written: their order, the splits of clips, harmful words."""
+class Contents:
+    """What a release must know of all rows before the first is written. Of a row its place is kept and no more.
 
-    def __init__(self, rows: Sequence[Mixed], gone: Container[str]) -> None:
-        self._rows, self.num_gone = rows, 0
+    Args:
+        gone: the hashes of clips that were withdrawn.
+    """
+
+    def __init__(self, gone: Container[str]) -> None:
+        self._gone, self.num_gone = gone, 0
         self.words = Words()
-        self.order: list[tuple[str, str, int]] = []  # hash of the clip, id, place
-        self.splits: dict[str, set[str]] = {}
-        for place, mixed in enumerate(rows):
-            self.words.add(row_of(mixed))
-            if is_gone(mixed, gone):
-                self.num_gone += 1
-                continue
-            sha256 = mixed.asked.described.clip.sha256
-            self.order.append((sha256, mixed.id, place))
-            self.splits.setdefault(sha256, set()).add(mixed.split)
-        self.order.sort()
+        self.harmful: set[str] = set()  # hashes of clips
+        self._places: dict[str, array[int]] = {}  # of the rows of a clip that goes out, by its hash
 
-    def by_clip(self) -> Iterator[list[Mixed]]:
+    @classmethod
+    def of(cls, rows: Sequence[Mixed], gone: Container[str]) -> Self:
+        """The contents of these rows."""
+        contents = cls(gone)
+        for place, mixed in enumerate(rows):
+            contents.see(place, mixed)
+        return contents
+
+    def see(self, place: int, mixed: Mixed) -> None:
+        """A row and its place."""
+        self.words.add(row_of(mixed))
+        described = mixed.asked.described
+        if described.visual is Safety.HARMFUL:
+            self.harmful.add(described.clip.sha256)
+        if is_gone(mixed, self._gone):
+            self.num_gone += 1
+        else:
+            self._places.setdefault(described.clip.sha256, array("q")).append(place)
+
+    @property
+    def num_clips(self) -> int:
+        """Clips that go out."""
+        return len(self._places)
+
+    def by_clip(self, rows: Sequence[Mixed]) -> Iterator[list[Mixed]]:
         """The rows of a clip, by id; clips by hash."""
-        for _, own in groupby(self.order, key=itemgetter(0)):
-            yield [self._rows[place] for _, _, place in own]
+        for _, places in sorted(self._places.items()):
+            yield sorted((rows[place] for place in places), key=attrgetter("id"))
 
 
 def _write(
-    part: Path, index: _Index, *, config: PublishConfig, root: Path, gone: Mapping[str, Takedown]
+    part: Path,
+    clips: Iterable[list[Mixed]],
+    words: Words,
+    *,
+    config: PublishConfig,
+    root: Path,
+    gone: Mapping[str, Takedown],
 ) -> tuple[Tally, list[str]]:
     """Write both folders and the list of clips; what was counted, and ids of rows that no conversation can hold."""
     whole, shown, tally = Folder(part / RESTRICTED, config), Folder(part, config), Tally()
     with (part / AVAILABILITY).open("wb") as listed:
         for line in gone_lines(gone):
             listed.write(canonical_json(line) + b"\n")
-        for own in index.by_clip():
+        for own in clips:
             clip = own[0].asked.described.clip
-            described = clip_of(own[0].asked.described, tuple(sorted(index.splits[clip.sha256])))
+            described = clip_of(own[0].asked.described, tuple(sorted({mixed.split for mixed in own})))
             rows = [row_of(mixed) for mixed in own]
-            seen = [open_row(row, index.words) for row in rows]
+            seen = [open_row(row, words) for row in rows]
             tally.add(described, rows, withheld=sum(row.withheld for row in seen))
             listed.write(canonical_json(available(clip)) + b"\n")
             inside = _brought(part / RESTRICTED, clip, root=root) if config.media else None
             is_safe = described.visual is Safety.SAFE
             outside = _brought(part, clip, root=root) if config.media and is_safe else None
             whole.add(described, list(zip(rows, own, strict=True)), file=inside)
-            shown.add(open_clip(described, index.words), list(zip(seen, own, strict=True)), file=outside)
+            shown.add(open_clip(described, words), list(zip(seen, own, strict=True)), file=outside)
     whole.close()
     shown.close()
     return tally, whole.unfit

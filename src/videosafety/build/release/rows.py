@@ -6,16 +6,15 @@ stand there for every row. A harmless row that happens to say the words of a har
 
 Example:
     >>> whole = [row_of(one) for one in mixed]                                               # doctest: +SKIP
-    >>> [open_row(row, words_of(whole)).query for row in whole]                              # doctest: +SKIP
+    >>> [open_row(row, words).query for row in whole]                              # doctest: +SKIP
     [None, 'What colour is the sign?']
 """
 
 import hashlib
-from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
-from videosafety.build.diversity import plain
+from videosafety.build.diversity import folded
 from videosafety.build.mix import SUBSET_OF
 from videosafety.build.records import Clip, Described, Evidence, Facts, Mixed
 from videosafety.build.store import SUFFIX, MediaStore
@@ -150,18 +149,10 @@ class Words:
 
 
 def _digest(text: str | None) -> bytes:
-    return hashlib.blake2b(plain(text or "").encode(), digest_size=12).digest()
+    return hashlib.blake2b(folded(text or "").encode(), digest_size=12).digest()
 
 
 _NOTHING = _digest(None)
-
-
-def words_of(rows: Iterable[Row]) -> Words:
-    """The words of whole rows."""
-    words = Words()
-    for row in rows:
-        words.add(row)
-    return words
 
 
 def open_row(row: Row, words: Words) -> Row:
