@@ -100,8 +100,11 @@ class Killed(BaseException):
     """What no handler of ours may catch."""
 
 
-def test_killed_and_resumed_ends_as_uninterrupted_to_the_bit(base, prompts, tmp_path):
+@pytest.mark.parametrize("line_break", ["", "\u2028\x85"])
+def test_killed_and_resumed_ends_as_uninterrupted_to_the_bit(base, prompts, tmp_path, monkeypatch, line_break):
     config = quick(max_steps=4, save_steps=1)
+    if line_break:  # what JSON leaves as it is, and str.splitlines does not
+        answers(monkeypatch, lambda p, g: SAYS.replace("b", f"b{line_break}{g}" if g else "b"))
 
     def stop_at(step):
         def on_step(done, total, loss):
@@ -251,8 +254,12 @@ def test_a_planted_collapse_is_caught_and_marked(base, prompts, out, monkeypatch
     assert "label_entropy" in rows(out / CURVE_FILE)[-1]["collapse"]
 
 
-def test_a_server_that_is_gone_leaves_the_last_finished_step_to_resume_from(base, prompts, tmp_path, monkeypatch):
-    config = quick(max_steps=3, save_steps=0)
+@pytest.mark.parametrize("save_steps", [0, 1])
+def test_a_server_that_is_gone_leaves_the_last_finished_step_to_resume_from(
+    base, prompts, tmp_path, monkeypatch, save_steps
+):
+    config = quick(max_steps=3, save_steps=save_steps)
+    last, written = tmp_path / "cut.work" / "checkpoint-2", []
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train_policy(config, prompts, base=base, out=whole, seed=5)
     stock, calls = LocalEngine.complete, []
@@ -260,13 +267,16 @@ def test_a_server_that_is_gone_leaves_the_last_finished_step_to_resume_from(base
     def dies(self, prefixes, decoding, **given):
         calls.append(1)
         if len(calls) == 3:
+            written.extend((file, file.stat().st_mtime_ns) for file in last.rglob("*"))
             raise ServerError("the server is gone", where="http://127.0.0.1", fix="start it again")
         return stock(self, prefixes, decoding, **given)
 
     monkeypatch.setattr(LocalEngine, "complete", dies)
     with pytest.raises(ServerError):
         train_policy(config, prompts, base=base, out=cut, seed=5)
-    assert (tmp_path / "cut.work" / "checkpoint-2" / COMPLETE).is_file()
+    assert (last / COMPLETE).is_file()
+    assert bool(written) == bool(save_steps)
+    assert [(file, file.stat().st_mtime_ns) for file, _ in written] == written  # a whole checkpoint is not written over
     train_policy(config, prompts, base=base, out=cut, seed=5)
     assert len(calls) == 4
     assert bytes_of(whole) == bytes_of(cut)

@@ -34,7 +34,7 @@ from videosafety.defend.collapse import collapsed
 from videosafety.defend.grade import Graded, grade, step_row
 from videosafety.defend.policy import POLICY, PolicyBatch, PolicyObjective, PolicyOutput, PolicyRow, PolicyRows
 from videosafety.defend.policy_loss import BatchCounts, policy_loss
-from videosafety.defend.resume import mark_complete
+from videosafety.defend.resume import is_complete, mark_complete
 from videosafety.defend.rows import ALARM_TARGETS, FAULTS
 from videosafety.defend.server_engine import ServerEngine
 from videosafety.defend.stage import GrpoConfig
@@ -233,9 +233,10 @@ class PolicyTrainer(SafetyTrainer):
         try:
             return super().train()
         except ServerError:
-            if self.state.global_step:
+            step = self.state.global_step
+            if step and not is_complete(self.work, step):  # a whole one is never written over
                 self._save_checkpoint(self.model, trial=None)
-                mark_complete(self.work, self.state.global_step)
+                mark_complete(self.work, step)
             raise
 
 
@@ -248,8 +249,8 @@ def _inputs(batch: Mapping[str, Any], device: torch.device) -> dict[str, Tensor]
 def _cut(file: Path, step: int, *, write: bool) -> list[dict[str, Any]]:
     """The rows of a file up to a step; a line that was cut off by a kill is none of them."""
     kept: list[dict[str, Any]] = []
-    lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
-    for line in lines:
+    lines = file.read_text(encoding="utf-8").split("\n") if file.is_file() else [""]  # a text may hold U+2028
+    for line in lines[:-1]:
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
@@ -257,7 +258,7 @@ def _cut(file: Path, step: int, *, write: bool) -> list[dict[str, Any]]:
         if row["step"] > step:
             break
         kept.append(row)
-    if write and len(kept) < len(lines):
+    if write and lines[len(kept) :] != [""]:
         write_text(file, "".join(line + "\n" for line in lines[: len(kept)]))
     return kept
 

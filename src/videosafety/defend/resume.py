@@ -54,6 +54,11 @@ def last_complete(work: Path, *, sharded: bool) -> Path | None:
     return whole[-1] if whole else None
 
 
+def is_complete(work: Path, step: int) -> bool:
+    """Was ``checkpoint-STEP`` written to its end?"""
+    return (work / f"checkpoint-{step}" / COMPLETE).is_file()
+
+
 def mark_complete(work: Path, step: int) -> None:
     """Everything of ``checkpoint-STEP`` is on disk: say so, and remove the others."""
     folder = work / f"checkpoint-{step}"
