@@ -117,6 +117,12 @@ def test_the_command(command, tmp_path: Path) -> None:  # type: ignore[no-untype
     assert [one.judge for one in read_calibration(tmp_path / "counts.json")] == ["judge_gpt4", "judge_strmatch"]
 
 
+def test_a_line_of_a_table_ends_where_csv_says_and_not_at_any_separator(tmp_path: Path) -> None:
+    name = "m\u2028n"
+    labels = read_labels([table(tmp_path / "labels.csv", (name, 3, "safe", NONE, NONE, NONE))])
+    assert {row.group for row in labels.rows} == {name}
+
+
 @pytest.mark.parametrize(("text", "words"), [
     ("", "no column"),
     ("model,id,type,human_1\na,b,safe,x\n", "judge_"),

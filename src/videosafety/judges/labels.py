@@ -15,6 +15,7 @@ Example:
 """
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -105,10 +106,10 @@ def read_labels(files: Sequence[Path]) -> Labels:
 def _table(path: Path) -> Labels:
     with opened(path) as raw:
         try:
-            lines = raw.read().decode("utf-8-sig").splitlines()
+            text = raw.read().decode("utf-8-sig")
         except UnicodeDecodeError:
             raise RecordError("is not UTF-8", where=str(path), fix="save it as UTF-8") from None
-    reader = csv.DictReader(lines, strict=True)
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
     columns = list(reader.fieldnames or ())
     humans = tuple(name for name in columns if name.startswith("human_"))
     judges = tuple(name for name in columns if name.startswith("judge_"))
