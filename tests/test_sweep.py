@@ -100,6 +100,7 @@ def test_values_are_yaml_and_stand_in_the_order_of_an_axis():
     ("defend.stages=[alarm_init]", {}, "all points end after the same stage; let defend.stages end with grpo"),
     ("defend.cot.batch_size=16", {"after": "at_sft"}, "changes nothing of what is compared after at_sft"),
     (f"{KEY}=1", {"after": "at_stf"}, "did you mean 'at_sft'"),
+    (f"{KEY}=1e-6,0.000001", {}, "every value is the recipe's own; give another value beside it"),
     (f"{KEY}={','.join(str(n) for n in range(1, 600))}", {}, "599 points"),
 ])  # fmt: skip
 def test_a_mistake_is_one_sentence(over, how, said):

@@ -97,6 +97,8 @@ def plan(recipe: Recipe, *, over: Sequence[str], grid: bool = False, after: str 
         if changed and name not in overrides:
             overrides[name] = tuple(f"{key}={_json(settings[key])}" for key in changed)
             points.append(Point(name, "", settings, changed))
+    if not overrides:
+        raise InputError("every value is the recipe's own", where="--over", fix="give another value beside it")
     whole = _with(reference, [f"variants={_json(overrides)}"], where="--over")
     stage = whole.defend.stages[-1] if whole.defend.stages else BASE
     return _checked(Plan(whole, tuple(points), axes, grid, stage))

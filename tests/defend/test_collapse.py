@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from videosafety.core.labels import Safety
 from videosafety.core.records import Response
 from videosafety.core.response import render
-from videosafety.defend.collapse import CollapseConfig, collapsed, label_entropy
+from videosafety.defend.collapse import UNSCORABLE, CollapseConfig, collapsed, label_entropy, unscorable
 from videosafety.defend.rewards import RewardConfig
 
 Row = dict[str, Any]
@@ -71,6 +71,15 @@ def test_an_unknown_value_neither_counts_nor_interrupts() -> None:
     assert collapsed([low, low, *unknown, low, low, low], CONFIG) == ["reward_std"]
     assert collapsed(unknown * 9, CONFIG) == []
     assert collapsed([], CONFIG) == []
+
+
+def test_a_reward_that_fails_for_all_is_named_after_its_patience() -> None:
+    gone: Row = {UNSCORABLE: ["outcome", "x:f"]}
+    fine: Row = {}
+    assert unscorable([gone, gone, {UNSCORABLE: ["outcome"]}], 3) == ["outcome"]
+    assert unscorable([gone, gone], 3) == []
+    assert unscorable([gone, fine, gone], 2) == []
+    assert unscorable([fine, gone], 1) == ["outcome", "x:f"]
 
 
 def test_entropy_of_labels_by_hand() -> None:

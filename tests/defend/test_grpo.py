@@ -16,6 +16,7 @@ from videosafety.core.recipe import fingerprint
 from videosafety.core.records import Outcome, Sample, StopReason, Video
 from videosafety.defend import grade as grading
 from videosafety.defend import grpo, policy, policy_trainer
+from videosafety.defend.collapse import UNSCORABLE
 from videosafety.defend.grpo import kept_apart, train_policy
 from videosafety.defend.policy_trainer import CURVE_FILE, ROLLOUTS
 from videosafety.defend.resume import COMPLETE
@@ -252,6 +253,24 @@ def test_a_planted_collapse_is_caught_and_marked(base, prompts, out, monkeypatch
     assert {"name": "label_entropy", "step": 2} in info["collapse"]
     assert "collapsed at step 2: label_entropy" in caplog.text
     assert "label_entropy" in rows(out / CURVE_FILE)[-1]["collapse"]
+
+
+@pytest.mark.parametrize(("fails", "stops"), [(3, True), (2, False)])
+def test_a_reward_that_keeps_failing_stops_the_run(base, prompts, out, tmp_path, monkeypatch, caplog, fails, stops):
+    name = f"broken_{fails}"
+    (tmp_path / f"{name}.py").write_text(
+        f"calls = []\ndef f(sample, response):\n calls.append(1)\n assert len(calls) > {fails} * 4 * 3\n return 1.0\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = quick(max_steps=4, num_held_out=0, rewards={"extra": [f"{name}:f"]}, collapse={"patience": 3})
+    if stops:
+        with pytest.raises(VideoSafetyError, match=f"for 3 steps no response could be scored by {name}:f .*Assertion"):
+            train_policy(config, prompts, base=base, out=out)
+        assert not (out / TRAINING).exists()
+    else:
+        train_policy(config, prompts, base=base, out=out)
+        assert [bool(row.get(UNSCORABLE)) for row in rows(out / CURVE_FILE)] == [False, True, True, False, False]
+    assert "could not be scored" in caplog.text
 
 
 @pytest.mark.parametrize("save_steps", [0, 1])

@@ -1,7 +1,9 @@
 """Replay: the same rewards agree with themselves, others by hand; ranks as scipy's; a bad line is named."""
 
+import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -111,13 +113,32 @@ def test_ranks_agree_as_in_scipy(pairs: list[tuple[int, int]]) -> None:
         assert np.allclose(found, expected)  # type: ignore[arg-type]
 
 
+def test_a_last_line_that_a_kill_cut_off_is_passed_over_and_counted(rollouts: Path) -> None:
+    lines = rollouts.read_text(encoding="utf-8").splitlines()
+    faults = Counter[str]()
+    rollouts.write_text(lines[0] + "\n" + lines[1][:50], encoding="utf-8")
+    assert [row["step"] for row in replay(rollouts, PAPER, faults=faults)] == [1, None]
+    assert faults == {"response: server:gone": 1, "a last line that was cut off": 1}
+
+
+def test_the_verb_says_what_could_not_be_scored(
+    rollouts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: Any
+) -> None:
+    (tmp_path / "mine.py").write_text("def words(sample, response): return '1.5'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    code, out, err = command("replay", rollouts, "--set", "extra=[mine:words]")
+    assert (code, json.loads(out)["mine:words_mean"]) == (0, None)
+    assert "7 times not scored: mine:words: TypeError at rewards.py" in err
+    assert "1 times not scored: response: server:gone" in err
+
+
 def test_a_bad_line_is_named(rollouts: Path, tmp_path: Path) -> None:
     lines = rollouts.read_text(encoding="utf-8").splitlines()
     rollouts.write_text("\n".join([lines[0], lines[1].replace('"step":2', '"step":"two"')]) + "\n", encoding="utf-8")
     with pytest.raises(RecordError, match=r"rollouts.jsonl:2: step should be a valid integer"):
         replay(rollouts, PAPER)
-    rollouts.write_text(lines[0] + "\n" + lines[1][:50], encoding="utf-8")
-    with pytest.raises(RecordError, match=r"rollouts.jsonl:2"):
+    rollouts.write_text(lines[0] + "\n" + lines[1][:50] + "\n", encoding="utf-8")
+    with pytest.raises(RecordError, match=r"rollouts.jsonl:2: the line is no JSON"):
         replay(rollouts, PAPER)
     rollouts.write_text("", encoding="utf-8")
     with pytest.raises(RecordError, match="holds no rollouts"):

@@ -206,7 +206,7 @@ def mine(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module.short = lambda sample, response: 1.0 / len(response.text)  # type: ignore[attr-defined]
     module.absent = lambda sample, response: None  # type: ignore[attr-defined]
     module.infinite = lambda sample, response: float("inf")  # type: ignore[attr-defined]
-    module.words = lambda sample, response: "good"  # type: ignore[attr-defined]
+    module.words = lambda sample, response: "1.5"  # type: ignore[attr-defined]
     module.constant = 3  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mine_rewards", module)
     return module
@@ -218,7 +218,7 @@ def test_a_users_reward_that_breaks_is_none_with_its_reason(mine: ModuleType) ->
     found = components(sample(), answered(), RewardConfig(extra=names), faults=faults)
     assert [found[name] for name in names] == [None, 1 / len(GOLD), None, None, None]
     kinds = sorted(reason.partition(" at ")[0] for reason in faults)
-    assert kinds == ["mine_rewards:broken: KeyError", "mine_rewards:infinite: inf", "mine_rewards:words: ValueError"]
+    assert kinds == ["mine_rewards:broken: KeyError", "mine_rewards:infinite: inf", "mine_rewards:words: TypeError"]
     assert "test_rewards.py:" in next(reason for reason in faults if "KeyError" in reason), "where it broke"
     assert not any("take clay" in reason for reason in faults), "what was said stays out"
 

@@ -1,6 +1,7 @@
 """From a recipe: the demo, a run, a sweep, the committed tables, the training stages, stored rollouts graded anew."""
 
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -122,4 +123,7 @@ def replay(
     from videosafety.toyworld import oracle  # noqa: F401 - a judge that --set may name
 
     config = with_overrides({}, overrides or [], schema=RewardConfig, where="--set")
-    out_console.print_json(data=score(rollouts, config)[-1])
+    faults = Counter[str]()
+    out_console.print_json(data=score(rollouts, config, faults=faults)[-1])
+    for fault, count in faults.most_common():
+        console.print(f"{count} times not scored: {fault}", soft_wrap=True, markup=False, highlight=False)

@@ -58,6 +58,8 @@ def _sentence(fault: Any, kind: type[BaseModel]) -> str:
             return f"{tag} is {_short(context['tag'])}; {did_you_mean(str(context['tag']), known)}"
         case "union_tag_not_found":
             return f"{key} needs the field {context['discriminator']}"
+        case "json_invalid":
+            return "the line is no JSON"
         case "value_error":
             said = str(context.get("error", fault["msg"]))
             return f"{key}: {said}" if key else said

@@ -15,6 +15,9 @@ that they were held against):
 * patience 10 steps: where one prompt in twenty has other labels, ten steps of 16 prompts without one have a chance of
   0.95¹⁶⁰ = 0.03 %. Smaller batches want more patience, data with a single pair of labels a bound of 0.
 
+A reward that fails for every response is watched with the same patience, and stops the run: what is left would be
+another objective (without the outcome term, over-refusal comes back).
+
 Example:
     >>> collapsed([{"reward_std": 0.0}] * 10, CollapseConfig(patience=10))
     ['reward_std']
@@ -24,12 +27,13 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
+from typing import Any
 
 from videosafety.core.recipe import Config, knob
 from videosafety.core.records import Response
 from videosafety.core.response import parse
 
-LABEL_ENTROPY = "label_entropy"  # the key of policy.jsonl
+LABEL_ENTROPY, UNSCORABLE = "label_entropy", "unscorable"  # keys of policy.jsonl
 
 
 class CollapseConfig(Config):
@@ -53,6 +57,12 @@ def collapsed(rows: Sequence[Mapping[str, object]], config: CollapseConfig | Non
     bounds = {"reward_std": ("reward_std", config.min_reward_std), "length": ("length_mean", config.min_length),
               LABEL_ENTROPY: (LABEL_ENTROPY, config.min_label_entropy)}  # fmt: skip
     return [name for name, (key, bound) in bounds.items() if _stays_under(rows, key, bound, config.patience)]
+
+
+def unscorable(rows: Sequence[Mapping[str, Any]], patience: int) -> list[str]:
+    """The components that failed for every response in each of the last ``patience`` steps, by name; usually none."""
+    last = [set(row.get(UNSCORABLE, ())) for row in rows[-patience:]]
+    return sorted(set.intersection(*last)) if len(last) == patience else []
 
 
 def label_entropy(responses: Iterable[Response]) -> float | None:

@@ -20,7 +20,7 @@ from videosafety.core.group import Group
 from videosafety.core.records import Response, Sample, StopReason
 from videosafety.defend.advantages import Advantages, advantages
 from videosafety.defend.collapse import LABEL_ENTROPY, label_entropy
-from videosafety.defend.rewards import components
+from videosafety.defend.rewards import RewardConfig, components, weights
 from videosafety.defend.stage import GrpoConfig
 from videosafety.models.rollout import Completion
 
@@ -38,6 +38,18 @@ class Graded:
     found: Advantages
     first: int  # row of this process's first group in ``found``
     every: Sequence[tuple[Sequence[Response], Sequence[Scores]]]
+    faults: Mapping[str, int]  # of this step and all processes: why something could not be scored
+
+    def unscorable(self, rewards: RewardConfig) -> list[str]:
+        """Components that count and failed for every response of the step; one that merely does not apply is none."""
+        said = [scores for _, some in self.every for scores in some]
+        counted = {name for scores in said for name, weight in weights(scores, rewards).items() if weight}
+
+        def failed(name: str) -> int:
+            starts = (f"{name}: ", "response: ")
+            return sum(count for fault, count in self.faults.items() if fault.startswith(starts))
+
+        return sorted(name for name in counted if failed(name) >= len(said))
 
     def groups(self, step: int) -> list[Group]:
         """The records of this process's groups."""
@@ -66,15 +78,18 @@ def grade(
         rank, several: of this process, where there are several.
     """
     responses = [[_response(sample, one) for one in group] for sample, group in zip(samples, groups, strict=True)]
-    scores = [[components(sample, one, config.rewards, faults=faults) for one in said]
+    now = Counter[str]()
+    scores = [[components(sample, one, config.rewards, faults=now) for one in said]
               for sample, said in zip(samples, responses, strict=True)]  # fmt: skip
-    mine = list(zip(responses, scores, strict=True))
-    ordered = sorted(gather_object([(rank, mine)]) if several else [(rank, mine)], key=lambda pair: pair[0])
-    every = [pair for _, some in ordered for pair in some]
-    first = sum(len(some) for other, some in ordered if other < rank)
+    faults.update(now)
+    mine = (rank, list(zip(responses, scores, strict=True)), now)
+    ordered = sorted(gather_object([mine]) if several else [mine], key=lambda part: part[0])
+    every = [pair for _, some, _ in ordered for pair in some]
+    first = sum(len(some) for other, some, _ in ordered if other < rank)
+    failed = sum((counts for _, _, counts in ordered), Counter[str]())
     empty = [[dict[str, float | None]()] * config.num_generations]  # no process has a prompt that counts
     found = advantages([scored for _, scored in every] or empty, config.advantages, rewards=config.rewards)
-    return Graded(samples, responses, scores, found, first, every)
+    return Graded(samples, responses, scores, found, first, every, failed)
 
 
 def _response(sample: Sample, one: Completion) -> Response:

@@ -26,11 +26,11 @@ import torch
 from torch import Tensor, nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from videosafety.core.errors import ServerError
+from videosafety.core.errors import ServerError, VideoSafetyError
 from videosafety.core.labels import Safety
 from videosafety.core.records import Outcome, Sample, StopReason
 from videosafety.core.store import storage_errors, write_text
-from videosafety.defend.collapse import collapsed
+from videosafety.defend.collapse import UNSCORABLE, collapsed, unscorable
 from videosafety.defend.grade import Graded, grade, step_row
 from videosafety.defend.policy import POLICY, PolicyBatch, PolicyObjective, PolicyOutput, PolicyRow, PolicyRows
 from videosafety.defend.policy_loss import BatchCounts, policy_loss
@@ -104,8 +104,11 @@ class PolicyTrainer(SafetyTrainer):
         flat = [row for some in rows for row in some]
         asked = [(row.sample, group) for row, group in zip(flat, groups, strict=True) if row.sample is not None]
         mine = {"rank": self.args.process_index, "several": self.args.world_size > 1}
+        known = set(self.grading_faults)
         graded = grade([sample for sample, _ in asked], [group for _, group in asked], self.knobs,
                        faults=self.grading_faults, **mine)  # fmt: skip
+        for fault in sorted(set(self.grading_faults) - known):
+            log.warning("a completion could not be scored: %s (told once)", fault)
         self._record_rollouts(graded)
         self._row |= {"seconds_rollout": sampled - began, "seconds_reward": time.monotonic() - sampled}
         advantages = iter(graded.found.values_PG[graded.first : graded.first + len(asked)])
@@ -180,6 +183,7 @@ class PolicyTrainer(SafetyTrainer):
         every = self.knobs.held_out_steps
         if every and (self.state.global_step % every == 0 or self.state.global_step == self.state.max_steps):
             row |= self._asked()
+        self._require_scorable(row)
         fired = collapsed([*self.history, row], self.knobs.collapse)
         before = self.history[-1].get("collapse", []) if self.history else []
         for name in sorted(set(fired) - set(before)):
@@ -187,6 +191,16 @@ class PolicyTrainer(SafetyTrainer):
             log.warning("stage 4 has collapsed at step %d: %s (%s)", row["step"], name, self.work / CURVE_FILE)
         self.notes["grading_faults"] = dict(self.grading_faults)
         self._keep(row | {"collapse": fired})
+
+    def _require_scorable(self, row: Mapping[str, Any]) -> None:
+        """A reward that keeps failing must not leave the others to train alone."""
+        patience = self.knobs.collapse.patience
+        if lost := unscorable([*self.history, row], patience):
+            why = ", ".join(fault for fault, _ in self.grading_faults.most_common(3))
+            raise VideoSafetyError(
+                f"for {patience} steps no response could be scored by {', '.join(lost)} ({why})",
+                where=str(self.work / CURVE_FILE), fix="mend that and run the same command again: it resumes",
+            )  # fmt: skip
 
     def _asked(self) -> dict[str, float | None]:
         """DSR and FRR of the prompts that were kept aside, greedy."""
@@ -204,7 +218,8 @@ class PolicyTrainer(SafetyTrainer):
     def _record_rollouts(self, graded: Graded) -> None:
         step = self.state.global_step + 1
         groups = graded.groups(step)
-        self._row = {**step_row(graded)}
+        lost = graded.unscorable(self.knobs.rewards)
+        self._row = {**step_row(graded), **({UNSCORABLE: lost} if lost else {})}
         if self.knobs.keep_rollouts and groups:
             file = ROLLOUTS if self.args.world_size == 1 else f"{self.args.process_index}-{ROLLOUTS}"
             self._append(file, "".join(group.model_dump_json() + "\n" for group in groups))

@@ -54,7 +54,7 @@ def replay(rollouts: Path, config: RewardConfig, *, advantage: AdvantageConfig |
     names = tuple(rewards(config))
     steps: dict[int, _Sums] = {}
     whole = _Sums()
-    for group in read_groups(rollouts):
+    for group in read_groups(rollouts, faults=faults):
         one = _measure(group, config, advantage or AdvantageConfig(), faults)
         for sums in (steps.setdefault(group.step, _Sums()), whole):
             sums.add(one)
@@ -63,8 +63,8 @@ def replay(rollouts: Path, config: RewardConfig, *, advantage: AdvantageConfig |
     return [*(sums.row(step, names) for step, sums in sorted(steps.items())), whole.row(None, names)]
 
 
-def read_groups(rollouts: Path) -> Iterator[Group]:
-    """The groups of a file, one at a time.
+def read_groups(rollouts: Path, *, faults: Counter[str] | None = None) -> Iterator[Group]:
+    """The groups of a file, one at a time; a last line that a kill cut off is passed over, and counted in ``faults``.
 
     Raises:
         RecordError: as ``replay``.
@@ -74,6 +74,10 @@ def read_groups(rollouts: Path) -> Iterator[Group]:
             try:
                 yield Group.model_validate_json(line, strict=True)
             except ValidationError as error:
+                if not line.endswith(b"\n"):
+                    if faults is not None:
+                        faults["a last line that was cut off"] += 1
+                    return
                 raise RecordError(explain(error, kind=Group)[0], where=f"{rollouts}:{number}",
                                   fix="mend this line, or take it out") from error  # fmt: skip
 

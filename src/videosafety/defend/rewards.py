@@ -258,6 +258,8 @@ def _guarded(name: str, reward: Reward, sample: Sample, response: Response, faul
     """A user's reward may break: then None, the reason counted, without its message, which may quote the answer."""
     try:
         score: object = reward(sample, response)
+        if isinstance(score, str | bytes):
+            raise TypeError
         value = None if score is None else float(score)  # type: ignore[arg-type]
     except Exception as error:  # noqa: BLE001 - in any way
         place = traceback.extract_tb(error.__traceback__)[-1]
