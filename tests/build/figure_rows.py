@@ -3,7 +3,7 @@
 from thought_rows import asked, thought
 
 from videosafety.build.account import Line
-from videosafety.build.figures import Figures, Made, figures_of
+from videosafety.build.figures import Figures, Made, Sent, figures_of
 from videosafety.build.gates import Finding
 from videosafety.build.mix import example_of
 from videosafety.build.people.people import ClipVerdict, People
@@ -45,6 +45,13 @@ def mixed(kind="SH", split="eval", *, licence=None, **fields):
                  example=None if split == "eval" else example_of(one))  # fmt: skip
 
 
+def sent_of(rows, *, is_gone=lambda row: False):
+    sent = Sent()
+    for row in rows:
+        sent.see(row, gone=is_gone(row))
+    return sent
+
+
 def account():
     """Lines of every kind of end."""
     ends = {(State.QUARANTINED, "media:corrupt"): 30, (State.FILTERED, "static"): 90, (State.PARTIAL, "media:part"): 10,
@@ -71,7 +78,7 @@ def hostile_figures(*, stopped: str | None = None) -> Figures:
              for at in range(60)]  # fmt: skip
     people = People(clips=(ClipVerdict(item=clips[0].id, annotator="ann", action="label", visual="safe", seconds=1),))
     return figures_of(
-        name=HOSTILE, account=account(), rows=Made(clips, queries, thoughts, sent), people=people,
+        name=HOSTILE, account=account(), rows=Made(clips, queries, thoughts), sent=sent_of(sent), people=people,
         findings=[Finding("rows", ()), Finding("leak", tuple(f"cluster {HOSTILE} {n}" for n in range(9)))],
         paid=[("describe", HOSTILE, 1200, 3.25, 3), ("think", "two", 20, 0.5, 0)],
         broken=[("probe", "media:corrupt", f"{HOSTILE}.mp4")], phrases=load_phrases(), languages=LANGUAGES,

@@ -171,6 +171,33 @@ def test_a_copy_of_a_clip_that_was_taken_down_does_not_take_its_place(tmp_path):
     assert sides_of(out)
 
 
+def quarantine(out, sha256):
+    verdict = {"kind": "clip", "item": f"clip-{sha256[:16]}", "annotator": "ann", "seconds": 1, "action": "quarantine"}
+    (out / "review" / "verdicts").mkdir(exist_ok=True)
+    (out / "review" / "verdicts" / "ann.jsonl").write_text(json.dumps(verdict) + "\n")
+
+
+@pytest.mark.parametrize("by", ["takedown", "person"])
+def test_a_copy_that_comes_when_the_withdrawn_clip_is_gone_is_quarantined(tmp_path, by):
+    folder, out = tmp_path / "toy", tmp_path / "out"
+    first, copy = with_a_copy(folder)
+    copy.rename(tmp_path / "copy.mp4")
+    asked = recipe(folder, *COPIES)
+    build(asked, clips=folder / "clips", out=out)
+    if by == "takedown":
+        take_down(out, [sha256_file(first)], reason="rights", who="someone")
+    else:
+        quarantine(out, sha256_file(first))
+    first.unlink()
+    (tmp_path / "copy.mp4").rename(copy)
+    for _ in range(2):
+        build(asked, clips=folder / "clips", out=out)
+        (line,) = [one for one in lines_of(read_account(out / "ledger.sqlite")) if one.step == "filter"]
+        assert line.ended[State.QUARANTINED, "duplicate:withdrawn"] == 1
+        assert sha256_file(copy) not in sides_of(out)
+    assert sides_of(out)
+
+
 def test_a_clip_that_cannot_be_read_for_a_while_is_tried_again(tmp_path):
     folder, out = tmp_path / "toy", tmp_path / "out"
     write_footage(folder, num_clips=12, seed=9)
@@ -203,10 +230,7 @@ def test_nor_does_a_copy_of_one_that_a_person_quarantined_however_often_it_is_bu
     first, copy = with_a_copy(folder)
     asked = recipe(folder, *COPIES, "review.clip_share=1")
     build(asked, clips=folder / "clips", out=out)
-    verdict = {"kind": "clip", "item": f"clip-{sha256_file(first)[:16]}", "annotator": "ann", "seconds": 1,
-               "action": "quarantine"}  # fmt: skip
-    (out / "review" / "verdicts").mkdir(exist_ok=True)
-    (out / "review" / "verdicts" / "ann.jsonl").write_text(json.dumps(verdict) + "\n")
+    quarantine(out, sha256_file(first))
     first.unlink()
     for _ in range(2):
         build(asked, clips=folder / "clips", out=out)

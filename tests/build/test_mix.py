@@ -1,4 +1,4 @@
-"""Splits: no leak, quotas met or said, the same mixture in any order; and training reads what comes out."""
+"""The mixture: no leak, quotas met or said, the same in any order."""
 
 import random
 from collections import Counter
@@ -7,18 +7,11 @@ import pytest
 from thought_rows import KINDS, thought
 
 from videosafety.build.ledger import Ledger
-from videosafety.build.mix import Mix, Quotas, counts, missed, write_splits
+from videosafety.build.mix import Mix, Quotas, counts, missed
 from videosafety.build.records import Mixed
 from videosafety.build.run import run_step
 from videosafety.build.sides import NEAR, clip_groups, family, near_queries, shingles, sides, word_groups
 from videosafety.build.state import Terminal
-from videosafety.build.think import Compose
-from videosafety.core.jsonl import read_records
-from videosafety.core.labels import Safety
-from videosafety.core.records import Sample
-from videosafety.core.response import ParseStatus, parse
-from videosafety.defend.data.raw import Problems
-from videosafety.defend.data.source import Source, read_source
 
 WORDS = ("river", "station", "violin", "garden", "winter", "tower", "bakery", "planet", "harbour", "notebook")
 
@@ -145,33 +138,6 @@ def test_the_step_runs_over_a_ledger(tmp_path):
         assert list(run_step(Mix(seed=1), made, ledger)) == first
         assert sum(count.rows for count in ledger.account()) == len(made)
     assert all(isinstance(row, Mixed) for row in first)
-
-
-@pytest.mark.parametrize("split", ["sft", "cot", "rl"])
-def test_training_reads_the_splits(tmp_path, split):
-    made = [Compose()(one.asked)[0] for one in rows(num_clips=40)]
-    found = write_splits(tmp_path, mixed(Mix(seed=1).over(made)), media=tmp_path, link=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cot.jsonl", "eval.jsonl", "rl.jsonl", "sft.jsonl"]
-    assert len(read_records(tmp_path / "eval.jsonl", Sample)) == found["eval"]
-    problems = Problems()
-    source = Source(name=split, path=str(tmp_path / f"{split}.jsonl"), kind="records")
-    examples = [one.example for one in read_source(source, problems=problems)]
-    problems.refuse()
-    assert examples
-    for example in examples:
-        said = parse(example.target(structured=True))
-        assert said.status is ParseStatus.COMPLETE
-        assert (said.visual, said.textual) == (example.visual, example.textual)
-        assert example.sample().labels.request in (Safety.SAFE, Safety.HARMFUL)
-        assert example.media[0].path.startswith(str(tmp_path))
-
-
-def test_media_outside_of_the_splits_are_named_in_full(tmp_path):
-    made = [Compose()(one.asked)[0] for one in rows(num_clips=4)]
-    clips = (tmp_path / "clips").resolve()
-    write_splits(tmp_path / "splits", mixed(Mix(seed=1).over(made)), media=clips, link=False)
-    samples = read_records(tmp_path / "splits" / "eval.jsonl", Sample)
-    assert all(sample.media.path.startswith(f"{clips}/") for sample in samples)
 
 
 @pytest.mark.parametrize("was", ["eval", "rl"])

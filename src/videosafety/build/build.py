@@ -14,6 +14,7 @@ Example:
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -27,19 +28,20 @@ from videosafety.build.collect import STEP as COLLECT
 from videosafety.build.collect import collect, named
 from videosafety.build.gates import Finding, Gates, enforce
 from videosafety.build.ledger import Count, Ledger, Outcome
-from videosafety.build.mix import TRAIN, Quotas, splits_of, write_splits
+from videosafety.build.mix import TRAIN, Quotas, splits_of
 from videosafety.build.page import write_page
 from videosafety.build.people.people import People
 from videosafety.build.people.review import read_verdicts, write_review
 from videosafety.build.places import ACCOUNT, LEDGER, SPLITS, STORE, check_places, sweep
 from videosafety.build.recipe import BuildRecipe
-from videosafety.build.records import Clip
-from videosafety.build.release.publish import publish
+from videosafety.build.records import Clip, Mixed
+from videosafety.build.release.publish import Contents, publish
 from videosafety.build.release.takedown import copies_of, is_gone, withdrawn
 from videosafety.build.rows import Packed, Rows, Watched
 from videosafety.build.run import run_step
 from videosafety.build.shards import absorb_shards
 from videosafety.build.showing import Course
+from videosafety.build.splits import Splits
 from videosafety.build.stages import Stage, stages
 from videosafety.build.step import step_hash
 from videosafety.core.errors import InputError, VideoSafetyError
@@ -89,7 +91,8 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
     people = replace(people, hidden=frozenset(copies_of(people.quarantined, out, ever=True).values()))
     root = folder if recipe.collect.keep == "in_place" else out / STORE
     check_places(clips, out)
-    plan = stages(recipe, clips=folder, root=root, people=people)
+    gone = people.quarantined | {one.clip for one in withdrawn(out).values()}
+    plan = stages(recipe, clips=folder, root=root, people=people, gone=gone)
     with storage_errors(out):
         out.mkdir(parents=True, exist_ok=True)
     with Ledger(out / LEDGER) as ledger:
@@ -120,8 +123,26 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
         rows = run(stage, rows, on_row=partial(on_row, stage.name))
         made[stage.name] = rows
     account = _account(ledger, out)
+    made_rows, contents = _divided(course, rows, media=root, on_row=on_row)
+    figures = course.figures()
+    provenance = _provenance(recipe, ledger, course.plan, account) | {"agreement": figures.for_card}
+    mixed = Watched(rows, tell=partial(on_row, "release"))
+    publish(mixed, out, config=recipe.publish, clips=root, provenance=provenance, contents=contents)
+    write_page(out, figures)
+    waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
+    return Built(dict.fromkeys(("eval", *TRAIN), 0) | made_rows, account, course.findings, ledger.spent(), waits)
+
+
+def _divided(course: Course, rows: Rows[Mixed], *, media: Path, on_row: OnRow) -> tuple[Counter[str], Contents]:
+    """Go through the mixture once: gates, splits, figures, and what the release must know of it before it is written.
+
+    Raises:
+        InputError: a gate found faults, or a clip is gone. Splits and release of before stay.
+        StorageError: the disk refuses; they stay, too.
+    """
+    recipe, ledger, out, wanted = course.recipe, course.ledger, course.out, course.recipe.mix
     gone = withdrawn(out)
-    wanted = recipe.mix
+    contents = Contents(gone)
     gates = Gates(
         quotas=wanted.quotas if wanted.quotas != Quotas() else None,
         declared=wanted.declared or None,  # type: ignore[arg-type]
@@ -129,27 +150,19 @@ def _whole(course: Course, *, clips: Path, root: Path, taxonomy: Taxonomy, on_ro
         near=wanted.near,
         wants_eval=recipe.ask.eval_share > 0,
     )
-    for row in Watched(rows, passes=1, tell=partial(on_row, "gates")):
-        if not is_gone(row, gone):
-            gates.see(row)
-    course.findings = gates.findings()
-    enforce(course.findings)
-    ledger.keep_splits(splits_of(ledger.step("mix")))
-    mixed = Watched(rows, passes=2, tell=partial(on_row, "splits"))
-    made_rows = write_splits(
-        out / SPLITS,
-        mixed,
-        media=root,
-        link=recipe.collect.keep != "in_place",
-        leave_out=lambda row: is_gone(row, gone),
-    )
-    figures = course.figures()
-    provenance = _provenance(recipe, ledger, course.plan, account) | {"agreement": figures.for_card}
-    mixed = Watched(rows, passes=2, tell=partial(on_row, "release"))
-    publish(mixed, out, config=recipe.publish, clips=root, provenance=provenance)
-    write_page(out, figures)
-    waits = sum(n for line in account for (_, why), n in line.ended.items() if why.startswith(FOR_PEOPLE))
-    return Built(dict.fromkeys(("eval", *TRAIN), 0) | made_rows, account, course.findings, ledger.spent(), waits)
+    with Splits(out / SPLITS, media=media, link=recipe.collect.keep != "in_place") as splits:
+        for place, row in enumerate(Watched(rows, tell=partial(on_row, "gates"))):
+            left_out = is_gone(row, gone)
+            contents.see(place, row)
+            course.sent.see(row, gone=left_out)
+            if not left_out:
+                gates.see(row)
+                splits.add(row)
+        course.findings = gates.findings()
+        enforce(course.findings)
+        ledger.keep_splits(splits_of(ledger.step("mix")))
+        splits.put()
+    return splits.counts, contents
 
 
 def _shown(people: People, out: Path) -> People:

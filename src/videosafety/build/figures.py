@@ -13,7 +13,7 @@ Example:
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from pydantic import Field
@@ -210,12 +210,39 @@ class Figures(Record):
 
 
 class Made(NamedTuple):
-    """The rows of a build as far as it came: of the steps describe, ask (or paraphrase), heed and mix."""
+    """The rows of a build as far as it came: of the steps describe, ask (or paraphrase) and heed."""
 
     described: Sequence[Described] = ()
     asked: Sequence[Asked] = ()
     thoughts: Sequence[Thought] = ()
-    mixed: Sequence[Mixed] = ()
+
+
+class Sent:
+    """What goes out, counted row by row; ``gone``: rows that do not, because their clip was withdrawn."""
+
+    def __init__(self) -> None:
+        self.gone = 0
+        self.cells: Counter[tuple[str, str | None, Kind]] = Counter()
+        self.splits: Counter[tuple[str, Kind, str]] = Counter()
+        self.licensed: Counter[str | None] = Counter()
+        self._clips: dict[str, str | None] = {}
+
+    def see(self, row: Mixed, *, gone: bool) -> None:
+        """A row of the mixture."""
+        if gone:
+            self.gone += 1
+            return
+        sample, clip = row.asked.sample, row.asked.described.clip
+        self.cells[sample.language, sample.category, row.asked.kind] += 1
+        self.splits[row.split, row.asked.kind, sample.language] += 1
+        self.licensed[clip.licence] += 1
+        self._clips[clip.id] = clip.licence
+
+    @property
+    def licences(self) -> Counter[str | None]:
+        """Clips by licence."""
+        return Counter(self._clips.values())
+
 
 
 def figures_of(
@@ -223,6 +250,7 @@ def figures_of(
     name: str,
     account: Iterable[Line],
     rows: Made | None = None,
+    sent: Sent | None = None,
     findings: Iterable[Finding] = (),
     people: People | None = None,
     pairs: Iterable[PairAgreement] = (),
@@ -231,7 +259,6 @@ def figures_of(
     phrases: PhraseBook | None = None,
     languages: Sequence[str] = (),
     compose: Compose | None = None,
-    is_gone: Callable[[Mixed], bool] = lambda row: False,
     stopped: str | None = None,
 ) -> Figures:
     """All figures of a build.
@@ -240,6 +267,7 @@ def figures_of(
         name: of the build.
         account: its lines.
         rows: as far as they were made; each sequence is gone through once. None: none were.
+        sent: the mixture, as far as it was made.
         findings: of the gates, where they were run.
         people: what they said, which tells what they settled.
         pairs: agreement of reviewers.
@@ -249,29 +277,27 @@ def figures_of(
             planned; None: queries stand without a baseline.
         languages: those that were planned.
         compose: writes the single template that thinking is compared with.
-        is_gone: says of a row that it does not go out.
         stopped: why the build ended before its release.
     """
-    rows = rows or Made()
+    rows, sent = rows or Made(), sent or Sent()
     clips = _clips(rows.described, people or People())
     queries = Queries(phrases)
     asked = _asked(rows.asked, queries)
-    sent = _sent(rows.mixed, is_gone)
-    cells = sorted(asked.keys() | sent["cells"].keys(), key=_cell_order)
+    cells = sorted(asked.keys() | sent.cells.keys(), key=_cell_order)
     return Figures(
         name=name, stopped=stopped, languages=tuple(one for one in LANGUAGES if one in languages),
         categories=phrases.categories if phrases is not None else (),
         steps=tuple(_step(line) for line in account),
         coverage=tuple(Coverage(language=language, category=category, kind=kind, asked=asked[language, category, kind],
-                                out=sent["cells"][language, category, kind]) for language, category, kind in cells),
+                                out=sent.cells[language, category, kind]) for language, category, kind in cells),
         texts=(*queries.figures(), *thinking(rows.thoughts, compose=compose)),
         people=tuple(pairs), gates=tuple(_gate(one) for one in findings),
         paid=tuple(Paid(step=step, model=model, calls=calls, usd=round(usd, 6), lost=lost)
                    for step, model, calls, usd, lost in paid),
         broken=tuple(Broken(step=step, reason=reason, file=file) for step, reason, file in broken),
         splits=tuple(SplitFigures(split=split, kind=kind, language=language, rows=number)
-                     for (split, kind, language), number in sorted(sent["splits"].items(), key=_split_order)),
-        licences=tuple(_licences(sent["licences"], sent["rows"])), withdrawn=sent["gone"], **clips,
+                     for (split, kind, language), number in sorted(sent.splits.items(), key=_split_order)),
+        licences=tuple(_licences(sent.licences, sent.licensed)), withdrawn=sent.gone, **clips,
     )  # fmt: skip
 
 
@@ -332,25 +358,6 @@ def _asked(rows: Iterable[Asked], queries: Queries) -> Counter[tuple[str, str | 
         cells[row.sample.language, row.sample.category, row.kind] += 1
         queries.see(row)
     return cells
-
-
-def _sent(rows: Iterable[Mixed], is_gone: Callable[[Mixed], bool]) -> dict[str, Any]:
-    """What goes out: rows by cell, by split, and by licence."""
-    cells: Counter[tuple[str, str | None, Kind]] = Counter()
-    splits: Counter[tuple[str, Kind, str]] = Counter()
-    licensed: Counter[str | None] = Counter()
-    clips: dict[str, str | None] = {}
-    gone = 0
-    for row in rows:
-        if is_gone(row):
-            gone += 1
-            continue
-        sample, clip = row.asked.sample, row.asked.described.clip
-        cells[sample.language, sample.category, row.asked.kind] += 1
-        splits[row.split, row.asked.kind, sample.language] += 1
-        licensed[clip.licence] += 1
-        clips[clip.id] = clip.licence
-    return {"cells": cells, "splits": splits, "rows": licensed, "licences": Counter(clips.values()), "gone": gone}
 
 
 def _licences(clips: Mapping[str | None, int], rows: Mapping[str | None, int]) -> Iterator[Licence]:

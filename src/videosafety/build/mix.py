@@ -10,9 +10,8 @@ Example:
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
@@ -21,10 +20,8 @@ from videosafety.build.ledger import Outcome
 from videosafety.build.records import Asked, Mixed, Thought
 from videosafety.build.sides import NEAR, Traits, clip_groups, drawn_place, sides, traits_of
 from videosafety.build.state import State, Terminal
-from videosafety.build.store import link_media
 from videosafety.core.example import Example, Turn
-from videosafety.core.records import Record, Sample
-from videosafety.core.store import storage_errors, write_records
+from videosafety.core.records import Record
 
 Train = Literal["sft", "cot", "rl"]
 TRAIN: tuple[Train, ...] = ("sft", "cot", "rl")
@@ -207,58 +204,3 @@ def missed(got: Mapping[str, int], quotas: Quotas) -> list[Shortfall]:
     wanted |= {name: getattr(quotas, name) for name in TRAIN}
     return [Shortfall(name, count, got.get(name, 0)) for name, count in wanted.items()
             if count is not None and got.get(name, 0) < count]  # fmt: skip
-
-
-def write_splits(
-    folder: Path,
-    rows: Sequence[Mixed],
-    *,
-    media: Path,
-    link: bool,
-    leave_out: Callable[[Mixed], bool] = lambda row: False,
-) -> Counter[str]:
-    """Write ``eval.jsonl`` (samples) and ``sft.jsonl``, ``cot.jsonl``, ``rl.jsonl`` (examples); how many rows each has.
-
-    Args:
-        folder: where they go; what was there goes first.
-        rows: the mixture.
-        media: what the rows' media paths start from.
-        link: whether the clips of these rows, and no others, are linked into ``folder``, which can then be moved as a
-            whole; else paths are absolute. Training and evaluation read both.
-        leave_out: says of a row that it must not go out.
-
-    Raises:
-        StorageError: the disk refuses.
-    """
-    found: Counter[str] = Counter()
-    places: dict[str, list[int]] = {name: [] for name in ("eval", *TRAIN)}
-    used: set[str] = set()
-    for place, row in enumerate(rows):
-        if not leave_out(row):
-            found += counts([row])
-            places[row.split].append(place)
-            used.add(row.asked.described.clip.path)
-    with storage_errors(folder):
-        for name in places:  # a kill from here on leaves splits out, and never old ones beside new ones
-            (folder / f"{name}.jsonl").unlink(missing_ok=True)
-    link_media(used if link else (), source=media, target=folder)
-    root = None if link else media.resolve()
-    for name, own in places.items():
-        if own:
-            write_records(folder / f"{name}.jsonl", (_placed(rows[place], root) for place in own))
-    return found
-
-
-def _placed(row: Mixed, root: Path | None) -> Sample | Example:
-    """A row as it is read elsewhere: its media paths start from ``root``, or stay."""
-
-    def path_of(path: str) -> str:
-        return path if root is None else str(root / path)
-
-    if row.example is None:
-        shown = row.asked.sample.media
-        media = shown and shown.model_copy(update={"path": path_of(shown.path)})
-        return row.asked.sample.model_copy(update={"media": media})
-    (turn,) = row.example.turns
-    clips = tuple(one.model_copy(update={"path": path_of(one.path)}) for one in turn.media)
-    return row.example.model_copy(update={"turns": (turn.model_copy(update={"media": clips}),)})

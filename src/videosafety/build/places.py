@@ -19,7 +19,7 @@ from videosafety.core.store import storage_errors
 
 LEDGER, ACCOUNT = "ledger.sqlite", "account.json"
 SPLITS, REVIEW, STORE = "splits", "review", "store"
-PART = re.compile(r"\.release\..+|\.[0-9a-f]{16}\.tmp")  # what is being written, beside its place
+PART = re.compile(r"\.(release|splits)\..+|\.[0-9a-f]{16}\.tmp")  # what is being written, beside its place
 
 
 def check_places(clips: Path, out: Path) -> None:
@@ -40,7 +40,7 @@ def sweep(out: Path) -> None:
     """Take away what a killed build was writing; nobody else writes here while its ledger is ours."""
     with storage_errors(out):
         for folder in (out, out / SPLITS, out / REVIEW):
-            for part in (*folder.glob(".release.*"), *folder.glob(".*.tmp")):
+            for part in folder.glob(".*.*"):
                 if PART.fullmatch(part.name) and part.is_dir() and not part.is_symlink():
                     shutil.rmtree(part)
                 elif PART.fullmatch(part.name):

@@ -124,11 +124,11 @@ class Rows(_Parsed[R]):
 
 
 class Watched(Sequence[R]):
-    """Rows that are gone through ``passes`` times, and tell how far: (looks so far, looks in all)."""
+    """Rows that are gone through once, in whatever order, and tell how far: (looks so far, rows)."""
 
-    def __init__(self, rows: Sequence[R], *, passes: int, tell: Callable[[int, int], None]) -> None:
+    def __init__(self, rows: Sequence[R], *, tell: Callable[[int, int], None]) -> None:
         self._rows, self._tell = rows, tell
-        self._looks, self._all = 0, passes * len(rows)
+        self._looks, self._all = 0, len(rows)
         tell(0, self._all)
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ class Watched(Sequence[R]):
     def __getitem__(self, place: int | slice) -> R | Sequence[R]:
         self._looks += 1
         if self._looks % TOLD_EVERY == 0 or self._looks == self._all:
-            self._tell(min(self._looks, self._all), self._all)
+            self._tell(self._looks, self._all)
         return self._rows[place]
 
 

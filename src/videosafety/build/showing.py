@@ -17,14 +17,13 @@ from typing import Any
 from videosafety.build.account import lines_of
 from videosafety.build.annotate.purse import LocalPurse
 from videosafety.build.collect import STEP as COLLECT
-from videosafety.build.figures import Figures, Made, figures_of
+from videosafety.build.figures import Figures, Made, Sent, figures_of
 from videosafety.build.gates import Finding
 from videosafety.build.ledger import Ledger, reading
 from videosafety.build.people.agreement import PairAgreement
 from videosafety.build.people.people import People
 from videosafety.build.people.review import FOLDER as REVIEW
 from videosafety.build.recipe import BuildRecipe
-from videosafety.build.release.takedown import is_gone, withdrawn
 from videosafety.build.rows import Rows
 from videosafety.build.stages import Stage
 from videosafety.core.errors import VideoSafetyError
@@ -43,18 +42,18 @@ class Course:
     people: People
     made: dict[str, Rows[Any]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    sent: Sent = field(default_factory=Sent)
 
     def figures(self, *, stopped: VideoSafetyError | None = None) -> Figures:
         """All figures of it as it stands; ``stopped``: why it ends here."""
         ask, think = self._step("ask"), self._step("think")
-        gone = withdrawn(self.out)
-        made = {name: self.made.get(name, ()) for name in ("describe", "ask", "paraphrase", "heed", "mix")}
-        rows = Made(made["describe"], made["paraphrase"] or made["ask"], made["heed"], made["mix"])
+        made = {name: self.made.get(name, ()) for name in ("describe", "ask", "paraphrase", "heed")}
+        rows = Made(made["describe"], made["paraphrase"] or made["ask"], made["heed"])
         return figures_of(
-            name=self.recipe.name, account=lines_of(self.ledger.account()), rows=rows, findings=self.findings,
-            people=self.people, pairs=_pairs(self.out), paid=_paid(self.ledger.path), broken=self._broken(),
-            phrases=ask.phrases, languages=self.recipe.ask.languages, compose=getattr(think, "compose", think),
-            is_gone=lambda row: is_gone(row, gone), stopped=None if stopped is None else _said(stopped),
+            name=self.recipe.name, account=lines_of(self.ledger.account()), rows=rows, sent=self.sent,
+            findings=self.findings, people=self.people, pairs=_pairs(self.out), paid=_paid(self.ledger.path),
+            broken=self._broken(), phrases=ask.phrases, languages=self.recipe.ask.languages,
+            compose=getattr(think, "compose", think), stopped=None if stopped is None else _said(stopped),
         )  # fmt: skip
 
     def _step(self, name: str) -> Any:

@@ -8,7 +8,7 @@ Example:
     ['probe', 'embed', 'filter', 'describe', 'settle', 'ask', 'think', 'check', 'heed', 'mix']
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from videosafety.build.ask import Ask
 from videosafety.build.check import Check
 from videosafety.build.embed import PhashEmbed
 from videosafety.build.filter import Filter
+from videosafety.build.gone import looks_of
 from videosafety.build.keep import Keep
 from videosafety.build.ledger import Ledger
 from videosafety.build.mix import Mix
@@ -49,7 +50,9 @@ class Stage:
         return self.how(ledger, purse, share=share)
 
 
-def stages(recipe: BuildRecipe, *, clips: Path, root: Path, people: People) -> list[Stage]:
+def stages(
+    recipe: BuildRecipe, *, clips: Path, root: Path, people: People, gone: Collection[str] = ()
+) -> list[Stage]:
     """The steps after ``collect``.
 
     Args:
@@ -57,13 +60,17 @@ def stages(recipe: BuildRecipe, *, clips: Path, root: Path, people: People) -> l
         clips: the folder in which the clips were found.
         root: the folder that kept clips' paths start from; the same where they stay in place.
         people: what reviewers said so far.
+        gone: ids of clips that were withdrawn or quarantined, of which no copy may come back.
 
     Raises:
         RecipeError, InputError: templates, labels or hash lists that the recipe names cannot be read.
     """
     ask, think = recipe.ask, recipe.think
     phrases = load_phrases(Path(ask.phrases) if ask.phrases else None, taxonomy=recipe.taxonomy)
-    found = [_fixed(step) for step in _looking(recipe, clips, root)]
+    embed = _embed(recipe, root)
+    found = [_fixed(step) for step in _looking(recipe, clips, root, embed)]
+    given = {name: value for name in THRESHOLDS if (value := getattr(recipe.embed, name)) is not None}
+    found.append(Stage("filter", partial(_filter, Filter(embedder=recipe.embed.embedder, **given), embed, gone)))
     if recipe.describe is not None:
         found.append(Stage("describe", partial(_describe, recipe.describe, recipe.taxonomy, root)))
     elif recipe.labels is not None:
@@ -83,7 +90,17 @@ def stages(recipe: BuildRecipe, *, clips: Path, root: Path, people: People) -> l
     return [*found, _fixed(check), _fixed(Heed(people)), Stage("mix", partial(_mix, mix))]
 
 
-def _looking(recipe: BuildRecipe, clips: Path, root: Path) -> Iterator[Named]:
+def _embed(recipe: BuildRecipe, root: Path) -> Named:
+    """The embedder. Raises InputError: its checkpoint cannot be read."""
+    embed = recipe.embed
+    if embed.checkpoint is None:
+        return PhashEmbed(root=str(root))
+    from videosafety.build.embed_dinov2 import Dinov2Embed  # torch
+
+    return Dinov2Embed.of(Path(embed.checkpoint), root=str(root), device=embed.device)
+
+
+def _looking(recipe: BuildRecipe, clips: Path, root: Path, embed: Named) -> Iterator[Named]:
     """What is done to files before anybody looks at them."""
     listed = Path(recipe.publish.hash_list) if recipe.publish.hash_list is not None else None
     if listed is not None:
@@ -91,17 +108,9 @@ def _looking(recipe: BuildRecipe, clips: Path, root: Path) -> Iterator[Named]:
     if recipe.collect.keep != "in_place":
         yield Keep(clips=str(clips), root=str(root), links=recipe.collect.keep == "link")
     yield Probe(root=str(root))
-    embed = recipe.embed
-    if embed.checkpoint is not None:
-        from videosafety.build.embed_dinov2 import Dinov2Embed  # torch
-
-        yield Dinov2Embed.of(Path(embed.checkpoint), root=str(root), device=embed.device)
-    else:
-        yield PhashEmbed(root=str(root))
-    if listed is not None and embed.embedder == "phash":
+    yield embed
+    if listed is not None and recipe.embed.embedder == "phash":
         yield QuarantineLooks.of(listed)
-    given = {name: getattr(embed, name) for name in THRESHOLDS}
-    yield Filter(embedder=embed.embedder, **{name: value for name, value in given.items() if value is not None})
 
 
 def _fixed(step: Named) -> Stage:
@@ -111,6 +120,10 @@ def _fixed(step: Named) -> Stage:
 
 def _given(step: Named, ledger: Ledger, purse: Purse, *, share: int) -> Named:
     return step
+
+
+def _filter(step: Filter, embed: Named, gone: Collection[str], ledger: Ledger, purse: Purse, *, share: int) -> Filter:
+    return replace(step, gone=looks_of(gone, ledger, embed=embed))
 
 
 def _mix(mix: Mix, ledger: Ledger, purse: Purse, *, share: int) -> Mix:

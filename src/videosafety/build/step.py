@@ -27,6 +27,7 @@ from videosafety.build.state import Terminal
 from videosafety.core.jsonl import canonical_json
 from videosafety.core.records import Record
 
+LATER = {"later": True}  # metadata of a field that a step got later: at its default, hashes are those of before
 In = TypeVar("In", bound=Record, contravariant=True)
 Out = TypeVar("Out", bound=Record, covariant=True)
 
@@ -75,12 +76,16 @@ class GlobalStep(Named, Protocol[In, Out]):
 
 
 def step_hash(step: Named) -> str:
-    """64 hex digits over a step's name, version and fields; a field with ``compare=False`` (a folder) is left out."""
+    """64 hex digits over a step's name, version and fields.
+
+    A field with ``compare=False`` (a folder) is left out, and so is one of ``LATER`` at its default.
+    """
     plain: dict[str, Any] = {}
     one: Field[Any]
     for one in fields(step) if is_dataclass(step) else ():
-        if one.compare:
-            plain[one.name] = _as_json(getattr(step, one.name))
+        value = getattr(step, one.name)
+        if one.compare and not (one.metadata.get("later") and value == one.default):
+            plain[one.name] = _as_json(value)
     return hashlib.sha256(canonical_json([step.name, step.version, plain])).hexdigest()
 
 

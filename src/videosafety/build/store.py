@@ -63,10 +63,11 @@ class MediaStore:
 
 
 def link_media(paths: Collection[str], *, source: Path, target: Path) -> None:
-    """Link these files (paths below ``source``) into ``target`` under the same paths, and take away others of there.
+    """Link these files (paths below ``source``) into ``target`` under the same paths, where they are not there.
 
     Raises:
         StorageError: the disk refuses.
+        InputError: some of them are gone.
     """
     with storage_errors(target):
         for folder in {Path(path).parent for path in paths}:
@@ -81,6 +82,11 @@ def link_media(paths: Collection[str], *, source: Path, target: Path) -> None:
                     os.link(source / path, target / path)
                 except OSError:  # a disk without links
                     shutil.copyfile(source / path, target / path)
+
+
+def unlink_others(paths: Collection[str], *, target: Path) -> None:
+    """Take away the media in ``target`` that are none of these. Raises StorageError: the disk refuses."""
+    with storage_errors(target):
         tops = {Path(path).parts[0] for path in paths} | {MEDIA}
         for file in (one for top in tops for one in (target / top).rglob("*") if one.is_file()):
             if file.relative_to(target).as_posix() not in paths:
