@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotator_server import USD_INPUT, USD_OUTPUT, AnnotatorServer
+from annotator_server import USD_INPUT, USD_OUTPUT
 from inspect_ai.model import ModelOutput, ModelUsage, get_model
 from PIL import Image as Pixels
 
@@ -33,26 +33,6 @@ from videosafety.core.records import Image
 from videosafety.llm.structured import InspectModel, Said
 
 SCHEMA = {"type": "object", "properties": {"caption": {"type": "string"}}, "required": ["caption"]}
-
-
-@pytest.fixture
-def serve(tmp_path):
-    """Starts servers; ends them."""
-    started = []
-
-    def start(*kinds):
-        started.append(AnnotatorServer(tmp_path / f"server-{len(started)}.log", *kinds))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    with Ledger(tmp_path / "ledger.sqlite") as opened:
-        yield opened
 
 
 def config_of(server, name="a", **fields):

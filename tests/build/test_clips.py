@@ -142,3 +142,16 @@ def test_pairs_that_share_a_band_are_found_by_brute_force_too():
     clips = [embedded(f"c{i}", np.kron(grid, np.ones((1, 8, 8, 1), dtype=np.uint8))) for i, grid in enumerate(grids)]
     found = [(i, j) for i, j, _ in near_pairs([clip.vectors for clip in clips], below=0.1)]
     assert sorted(found) == [(7, 50), (8, 60)]
+
+
+def in_one_band(num):
+    """So many clips of a frame, in the order of their codes, that share the first band of it and no other."""
+    plain = [7 | (1 + i) << 16 | (1 + i) << 32 | (1 + i) << 48 for i in range(num)]
+    mirrored = [sum((30_000 + i) << (16 * band) for band in range(4)) for i in range(num)]
+    return [(f"{a:016x}{b:016x}",) for a, b in zip(plain, mirrored, strict=True)]
+
+
+@pytest.mark.parametrize(("num", "reach"), [(64, 63), (65, 8), (200, 8)])
+def test_in_a_crowd_clips_are_compared_with_their_neighbours_alone(num, reach):
+    found = {(i, j) for i, j, _ in near_pairs(in_one_band(num), below=1.1)}
+    assert found == {(i, j) for i in range(num) for j in range(i + 1, min(num, i + reach + 1))}

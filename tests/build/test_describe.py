@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from annotator_server import USD_INPUT, USD_OUTPUT, AnnotatorServer
+from annotator_server import USD_INPUT, USD_OUTPUT
 from PIL import Image as Pixels
 
 from videosafety.build.annotate.annotator import CallFault, CostCap, InvalidAnswer, Unshown
@@ -215,19 +215,6 @@ def test_alpha_of_four_clips_and_two_annotators():
     assert found.visual.value == pytest.approx(1 - 7 * 2 / 30)
     assert found.visual.agreed == 0.75
     assert found.category == found.visual
-
-
-@pytest.fixture
-def serve(tmp_path):
-    started = []
-
-    def start(*kinds):
-        started.append(AnnotatorServer(tmp_path / f"server-{len(started)}.log", *kinds))
-        return started[-1]
-
-    yield start
-    for one in started:
-        one.kill()
 
 
 def clips_in(folder: Path, count: int):

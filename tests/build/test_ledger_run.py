@@ -290,6 +290,19 @@ def test_a_shard_s_outcomes_and_calls_are_taken_in(tmp_path, halve):
         assert ledger.outcomes("halve", _all_keys(ledger)).keys() == set(_all_keys(ledger))
 
 
+def test_attempts_of_a_shard_are_added_to_those_of_before(tmp_path):
+    def failed(key, attempts):
+        return Outcome("a", key, key, None, State.FAILED, "server:down", attempts=attempts)
+
+    with Ledger(tmp_path / "ledger.sqlite") as ledger:
+        ledger.finish([failed("old", 2), failed("other", 5)])
+        with Ledger(tmp_path / "shard.sqlite") as shard:
+            shard.finish([failed("old", 1), failed("new", 3)])
+        ledger.absorb(tmp_path / "shard.sqlite")
+        found = ledger.outcomes("a", ["old", "other", "new"])
+    assert {key: one.attempts for key, one in found.items()} == {"old": 3, "other": 5, "new": 3}
+
+
 def test_clips_are_numbered_as_they_came_however_often_a_set_grows(tmp_path):
     with Ledger(tmp_path / "ledger.sqlite") as ledger:
         for clips in (["b", "c"], ["a", "b", "c"], ["0", "a", "c"], ["-", "0", "b"]):

@@ -33,6 +33,7 @@ from videosafety.build.page import write_page
 from videosafety.build.people.people import People
 from videosafety.build.people.review import read_verdicts, write_review
 from videosafety.build.places import ACCOUNT, LEDGER, SPLITS, STORE, check_places, sweep
+from videosafety.build.pool import refuse_in_worker
 from videosafety.build.recipe import BuildRecipe
 from videosafety.build.records import Clip, Mixed
 from videosafety.build.release.publish import Contents, publish
@@ -81,9 +82,11 @@ def build(recipe: BuildRecipe, *, clips: Path, out: Path, on_row: OnRow = lambda
 
     Raises:
         Held: too many rows failed, or the cost cap is reached.
-        InputError: nothing to build from, a gate found a fault, or a file of the recipe cannot be read.
+        InputError: nothing to build from, a gate found a fault, a file of the recipe cannot be read, or the script that
+            calls this has no ``if __name__ == "__main__":``.
         StorageError: the disk refuses, or another process builds here.
     """
+    refuse_in_worker()
     folder, _ = named(clips)
     taxonomy = load_taxonomy(recipe.taxonomy)
     known = {one.id for one in taxonomy.subcategories}

@@ -1,7 +1,8 @@
 """Worker processes that may die: a row that crashes a decoder costs that row and nothing else.
 
 Each worker holds one row at a time, so the parent knows which row a dead worker died on; the worker is replaced and
-the others go on. A row that takes too long is ended the same way. A worker whose parent was killed ends itself.
+the others go on. A row that takes too long is ended the same way. A worker whose parent was killed ends itself. Workers
+import the script that was started: one without ``if __name__ == "__main__":`` is told so.
 
 Example:
     >>> for index, result in run_isolated(probe, paths, workers=2):                          # doctest: +SKIP
@@ -10,17 +11,21 @@ Example:
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import current_process, get_context
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
+
+from videosafety.core.errors import InputError
 
 T = TypeVar("T")
 R = TypeVar("R")
 KILLED = ("killed by SIGKILL", "killed by SIGTERM")  # by somebody, or for want of memory: no fault of the row
+NO_GUARD = 78  # exit code; its parent says the sentence
 SINGLE_THREAD = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 
@@ -49,6 +54,9 @@ def run_isolated(
         rows: picklable.
         workers: processes at a time.
         timeout_s: a row that takes longer is a Crash.
+
+    Raises:
+        InputError: a worker does not start.
     """
     left, pool = list(range(len(rows)))[::-1], list[_Worker]()
 
@@ -71,7 +79,7 @@ def run_isolated(
                     raise result.error
                 if isinstance(result, Crash):
                     if index is None:
-                        raise RuntimeError(f"a worker did not start: {result.how}")
+                        raise _not_started(result)
                     _end(worker)
                     pool.remove(worker)
                     pool += [start()] if left else []
@@ -128,6 +136,7 @@ class Isolated:
 
 
 def _started(work: Callable[[Any], Any]) -> _Worker:
+    refuse_in_worker()
     context = get_context("spawn")
     os.environ.update({name: os.environ.get(name, value) for name, value in SINGLE_THREAD.items()})
     ours, theirs = context.Pipe()
@@ -138,11 +147,23 @@ def _started(work: Callable[[Any], Any]) -> _Worker:
 
 
 def _ready(worker: _Worker) -> _Worker:
-    """A worker that has said that it is there. Raises RuntimeError: it did not start."""
+    """A worker that has said that it is there. Raises InputError: it did not start."""
     said = _received(worker)
     if isinstance(said, Crash):
-        raise RuntimeError(f"a worker did not start: {said.how}")
+        raise _not_started(said)
     return worker
+
+
+def _not_started(crash: Crash) -> InputError:
+    guard = 'call this below `if __name__ == "__main__":` in your script, since every worker imports the script anew'
+    fix = guard if crash.how.startswith("exit code") else "free some memory and run it again"
+    return InputError(f"a worker process did not start ({crash.how})", fix=fix)
+
+
+def refuse_in_worker() -> None:
+    """End a worker that is still importing its script, which has no guard and would start workers of its own."""
+    if getattr(current_process(), "_inheriting", False):  # as multiprocessing itself tells
+        sys.exit(NO_GUARD)
 
 
 @dataclass(frozen=True)
