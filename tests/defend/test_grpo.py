@@ -246,12 +246,13 @@ def test_log_probs_that_are_no_numbers_stop_the_run_and_leave_no_checkpoint(base
     assert not out.exists()
 
 
-def test_a_planted_collapse_is_caught_and_marked(base, prompts, out, monkeypatch, caplog):
+@pytest.mark.parametrize(("iterations", "step"), [(1, 2), (2, 3)])  # the second round of sampling
+def test_a_planted_collapse_is_caught_and_marked(base, prompts, out, monkeypatch, caplog, iterations, step):
     answers(monkeypatch, lambda p, g: SAYS)
-    config = quick(max_steps=3, num_held_out=0, collapse={"patience": 2})
+    config = quick(max_steps=4, num_iterations=iterations, save_steps=2, num_held_out=0, collapse={"patience": 2})
     info = train_policy(config, prompts, base=base, out=out).info
-    assert {"name": "label_entropy", "step": 2} in info["collapse"]
-    assert "collapsed at step 2: label_entropy" in caplog.text
+    assert {"name": "label_entropy", "step": step} in info["collapse"]
+    assert f"collapsed at step {step}: label_entropy" in caplog.text
     assert "label_entropy" in rows(out / CURVE_FILE)[-1]["collapse"]
 
 
@@ -264,7 +265,7 @@ def test_a_reward_that_keeps_failing_stops_the_run(base, prompts, out, tmp_path,
     monkeypatch.syspath_prepend(str(tmp_path))
     config = quick(max_steps=4, num_held_out=0, rewards={"extra": [f"{name}:f"]}, collapse={"patience": 3})
     if stops:
-        with pytest.raises(VideoSafetyError, match=f"for 3 steps no response could be scored by {name}:f .*Assertion"):
+        with pytest.raises(VideoSafetyError, match=f"for 3 rounds no response could be scored by {name}:f .*Assertion"):
             train_policy(config, prompts, base=base, out=out)
         assert not (out / TRAINING).exists()
     else:

@@ -19,6 +19,7 @@ from videosafety.defend.grpo import train_policy
 from videosafety.defend.lora import add_adapters, merged
 from videosafety.defend.policy_trainer import CURVE_FILE, ROLLOUTS
 from videosafety.defend.resume import COMPLETE
+from videosafety.defend.served_weights import ServedWeights
 from videosafety.defend.sft import train_stage
 from videosafety.defend.stage import LoraConfig, StageConfig
 from videosafety.models.checkpoint import load, save_model
@@ -97,6 +98,17 @@ def test_a_server_that_dies_in_a_round_stops_the_run_which_then_goes_on_as_if_no
     train_policy(config, prompts, base=str(start), out=cut, seed=3)
     assert bytes_of(whole) == bytes_of(cut)
     assert (whole / ROLLOUTS).read_bytes() == (cut / ROLLOUTS).read_bytes()
+
+
+def test_completions_of_other_weights_that_nobody_saw_are_not_learnt_from(
+    start, served, prompts, tmp_path, monkeypatch
+):
+    stock = ServedWeights.push
+    monkeypatch.setattr(ServedWeights, "push", lambda self, version: None if version == 2 else stock(self, version))
+    monkeypatch.setattr(ServedWeights, "ensure", lambda self: True)
+    with pytest.raises(ServerError, match=r"from the policy's on average, 0.001 is allowed.*resume the run"):
+        train_policy(asking(served, tmp_path / "shared"), prompts, base=str(start), out=tmp_path / "out", seed=3)
+    assert (tmp_path / "out.work" / "checkpoint-2" / COMPLETE).is_file()
 
 
 def test_a_server_with_another_template_is_refused_by_its_token_ids(start, served, prompts, tmp_path):

@@ -243,6 +243,28 @@ def test_a_server_killed_in_a_rollout_stops_it_and_nothing_that_it_answered_is_l
     assert asked == [f"What is shown in {i}?" for i in (2, 3, 4)]
 
 
+def test_what_a_server_answered_from_other_weights_inside_a_round_is_asked_again(policy, served, tmp_path):
+    engine = make(policy, served, tmp_path, concurrency=1)
+    prompts = prompts_of(policy, 4)
+    nudge(policy, 0.3)
+    engine.refresh(1)
+    stock, asked = engine._ask, []
+
+    def ask(key, prompt, *given):
+        if len(asked) == 2:  # it restarts between two requests: none fails, and its weights are those of the start
+            served.kill()
+            served.start()
+        asked.append(prompt.id)
+        return stock(key, prompt, *given)
+
+    engine._ask = ask
+    groups = engine.generate(prompts, DECODING, seed=1)
+    assert asked == ["p0", "p1", "p2", "p3", "p2", "p3"]
+    for prompt, group in zip(prompts, groups, strict=True):
+        for one in group:
+            assert one.logprobs == pytest.approx(own_logprobs(policy, prompt, one.ids, 0.7), abs=1e-4)
+
+
 def test_a_server_that_comes_back_in_time_is_not_noticed(policy, served, tmp_path):
     engine = make(policy, served, tmp_path, waits_s=(0.1,) * 50)
     prompts = prompts_of(policy, 4)

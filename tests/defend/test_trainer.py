@@ -140,6 +140,8 @@ def test_out_of_memory_is_a_sentence_that_says_what_to_lower(base, clips, tmp_pa
 
     made.checkpoint.family.language_model(made.wrapped.model).layers[1].register_forward_pre_hook(full)
     told = "out of memory while training; lower micro_batch_size"
+    with pytest.raises(VideoSafetyError, match="lower rollout_batch_size"), memory_errors(tmp_path, samples=True):
+        raise error
     with pytest.raises(VideoSafetyError, match=told) as caught, memory_errors(tmp_path):
         trainer_of(made, clips[:4], config, tmp_path).train()
     assert "\n" not in str(caught.value)

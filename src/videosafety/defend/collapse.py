@@ -2,8 +2,9 @@
 
 The paper does not look for it. Three curves of ``policy.jsonl`` are watched: the deviation of rewards, the length of
 completions, and the entropy of the predicted (vidType, textType) pairs. One of them fires when it stays under its bound
-for some steps on end. A step at which a curve is unknown neither counts nor interrupts. Nothing is kept between calls:
-the rows so far are the state, so a resumed run goes on as if it had never stopped.
+for some rounds of sampling on end; a round is a step, or ``num_iterations`` of them. A round in which a curve is
+unknown neither counts nor interrupts. Nothing is kept between calls: the rows so far are the state, so a resumed run goes on as
+if it had never stopped.
 
 The bounds are ours. Each is what is left once the thing that it watches is gone (docs/method.md has the healthy runs
 that they were held against):
@@ -12,7 +13,7 @@ that they were held against):
   so under it no label, tag or outcome differs, and what is left is ROUGE, times α_min = 0.1, with a deviation of 0.1;
 * length 8 tokens: a structured response has eight tags, and a tag is a token at least in any tokenizer;
 * label entropy 0.05 nats: fewer than one completion in 115 states another pair than all the others;
-* patience 10 steps: where one prompt in twenty has other labels, ten steps of 16 prompts without one have a chance of
+* patience 10 rounds: where one prompt in twenty has other labels, ten rounds of 16 prompts without one have a chance of
   0.95¹⁶⁰ = 0.03 %. Smaller batches want more patience, data with a single pair of labels a bound of 0.
 
 A reward that fails for every response is watched with the same patience, and stops the run: what is left would be
@@ -39,7 +40,7 @@ LABEL_ENTROPY, UNSCORABLE = "label_entropy", "unscorable"  # keys of policy.json
 class CollapseConfig(Config):
     """When a curve has collapsed. A bound of 0 is never reached: that curve is not watched."""
 
-    patience: int = knob(10, unit="optimiser steps", help="steps under a bound, on end, before it counts", ge=1)
+    patience: int = knob(10, unit="rounds", help="rounds of sampling under a bound, on end, before it counts", ge=1)
     min_reward_std: float = knob(0.01, help="bound of the rewards' deviation over the batch", ge=0)
     min_length: float = knob(8.0, unit="tokens", help="bound of the mean length of completions", ge=0)
     min_label_entropy: float = knob(0.05, unit="nats", help="bound of the entropy of the predicted label pairs", ge=0)
@@ -49,8 +50,8 @@ def collapsed(rows: Sequence[Mapping[str, object]], config: CollapseConfig | Non
     """The curves that have collapsed at the last of these steps, by name; usually none.
 
     Args:
-        rows: of ``policy.jsonl``, from the first step to this one; as many as hold the last ``patience`` known values
-            are looked at, so the newest are enough.
+        rows: of ``policy.jsonl``, one a round, from the first to this one; as many as hold the last ``patience``
+            known values are looked at, so the newest are enough.
         config: bounds and patience.
     """
     config = config or CollapseConfig()
@@ -60,7 +61,7 @@ def collapsed(rows: Sequence[Mapping[str, object]], config: CollapseConfig | Non
 
 
 def unscorable(rows: Sequence[Mapping[str, Any]], patience: int) -> list[str]:
-    """The components that failed for every response in each of the last ``patience`` steps, by name; usually none."""
+    """The components that failed for every response in each of the last ``patience`` rounds, by name; usually none."""
     last = [set(row.get(UNSCORABLE, ())) for row in rows[-patience:]]
     return sorted(set.intersection(*last)) if len(last) == patience else []
 

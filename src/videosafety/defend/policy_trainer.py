@@ -166,12 +166,24 @@ class PolicyTrainer(SafetyTrainer):
         visual, textual = (s / c.clamp(min=1) for s, c in zip((out.visual, out.textual), labelled, strict=True))
         loss = terms.loss + self.knobs.lambda_visual * visual + self.knobs.lambda_textual * textual
         gap = torch.where(one.mask_SC, (out.logp_SC - one.old_SC).abs(), 0.0).sum()
+        self._require_own(gap.detach() / terms.tokens)
         sums = torch.stack([terms.kl_sum, terms.clipped_sum, out.entropy_SC.sum(), gap, terms.tokens]).detach().float()
         self._sums = self._sums.to(loss.device) + sums
         means = torch.stack([torch.zeros_like(visual), visual, textual]).detach().float()
         length = (one.prefix.mask_BP.sum() + one.mask_SC.sum()).float().reshape(1)
         self._parts_of_log = self._parts_of_log.to(loss.device) + torch.cat([means, length])
         return loss * self.args.world_size
+
+    def _require_own(self, gap: Tensor) -> None:
+        """What a server sampled must have the policy's log-probs when it is learnt from for the first time."""
+        server = self.knobs.server
+        if server is None or self.state.global_step % self.knobs.num_iterations or not gap > server.tolerance:
+            return
+        what = f"log-probs of a step's completions are {float(gap):.3g} from the policy's on average"
+        fix = "let one server, which nobody else reloads, answer there; then resume the run"
+        raise ServerError(
+            f"{what}, {server.tolerance:g} is allowed: some are of other weights", where=server.url, fix=fix
+        )
 
     def _end_step(self) -> None:
         """Write the row of the step that was just taken."""
@@ -183,8 +195,9 @@ class PolicyTrainer(SafetyTrainer):
         every = self.knobs.held_out_steps
         if every and (self.state.global_step % every == 0 or self.state.global_step == self.state.max_steps):
             row |= self._asked()
-        self._require_scorable(row)
-        fired = collapsed([*self.history, row], self.knobs.collapse)
+        rounds = [one for one in (*self.history, row) if (one["step"] - 1) % self.knobs.num_iterations == 0]
+        self._require_scorable(rounds)
+        fired = collapsed(rounds, self.knobs.collapse)
         before = self.history[-1].get("collapse", []) if self.history else []
         for name in sorted(set(fired) - set(before)):
             self.notes.setdefault("collapse", []).append({"name": name, "step": row["step"]})
@@ -192,13 +205,13 @@ class PolicyTrainer(SafetyTrainer):
         self.notes["grading_faults"] = dict(self.grading_faults)
         self._keep(row | {"collapse": fired})
 
-    def _require_scorable(self, row: Mapping[str, Any]) -> None:
+    def _require_scorable(self, rounds: Sequence[Mapping[str, Any]]) -> None:
         """A reward that keeps failing must not leave the others to train alone."""
         patience = self.knobs.collapse.patience
-        if lost := unscorable([*self.history, row], patience):
+        if lost := unscorable(rounds, patience):
             why = ", ".join(fault for fault, _ in self.grading_faults.most_common(3))
             raise VideoSafetyError(
-                f"for {patience} steps no response could be scored by {', '.join(lost)} ({why})",
+                f"for {patience} rounds no response could be scored by {', '.join(lost)} ({why})",
                 where=str(self.work / CURVE_FILE), fix="mend that and run the same command again: it resumes",
             )  # fmt: skip
 

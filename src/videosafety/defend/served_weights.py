@@ -33,7 +33,7 @@ from videosafety.llm.readout import Server
 from videosafety.models.checkpoint import Checkpoint, fingerprint
 from videosafety.models.family import Encoded, Message, collate
 from videosafety.models.logprobs import Head
-from videosafety.models.rollout import never_ids
+from videosafety.models.rollout import Completion, never_ids
 from videosafety.models.wrapped import AlarmModel
 
 PROBE = "Describe what you see in a few words."
@@ -114,8 +114,8 @@ class ServedWeights:
             shutil.rmtree(self.now.folder, ignore_errors=True)
             self.now = None
 
-    def ensure(self) -> None:
-        """Check that the server still serves this version; give it again to one that restarted.
+    def ensure(self) -> bool:
+        """Check that the server still serves this version; give it again to one that restarted. True: it did serve it.
 
         Raises:
             ServerError: it still serves other weights.
@@ -125,6 +125,15 @@ class ServedWeights:
         if why:
             log.warning("the rollout server lost version %s (%s): it loads it again", self.now.label, why)
             self._load(self.now)
+        return not why
+
+    def is_own(self, encoded: Encoded, completion: Completion, *, temperature: float) -> bool:
+        """Whether the log-probs that were told of a completion are the policy's own; those of no token are."""
+        if not completion.ids:
+            return True
+        (logp_CV,) = self._logp([completion.ids], temperature, self.never, prompt=encoded)
+        own_C = logp_CV[:-1].gather(1, torch.tensor(completion.ids)[:, None])[:, 0]
+        return float((own_C - torch.tensor(completion.logprobs)).abs().mean()) <= self.tolerance
 
     def _load(self, version: Version, *, before: Tops | None = None) -> Tops:
         reload(self.server, version.folder)
@@ -184,10 +193,12 @@ class ServedWeights:
         return float((torch.cat(own) - told).abs().mean())
 
     @torch.no_grad()
-    def _logp(self, said: Sequence[Sequence[int]], temperature: float, never: Sequence[int]) -> list[Tensor]:
-        """(C + 1, V) for each completion of the probe: before its first token, and behind each."""
-        model, tokenizer = self.wrapped.model, self.checkpoint.tokenizer
-        rows = [_extended(self._prompt, ids) for ids in said]
+    def _logp(
+        self, said: Sequence[Sequence[int]], temperature: float, never: Sequence[int], *, prompt: Encoded | None = None
+    ) -> list[Tensor]:
+        """(C + 1, V) for each completion of the probe, or of a prompt: before its first token, and behind each."""
+        model, tokenizer, asked = self.wrapped.model, self.checkpoint.tokenizer, prompt or self._prompt
+        rows = [_extended(asked, ids) for ids in said]
         batch = collate(rows, pad_token_id=tokenizer.pad_token_id, side="right")
         inputs = {name: tensor.to(model.device) for name, tensor in batch.items() if name != "labels"}
         training = model.training
@@ -196,7 +207,7 @@ class ServedWeights:
             hidden_BTH = self.wrapped(inputs)
         finally:
             model.train(training)
-        head, first = Head(self.wrapped, never=never, temperature=temperature), len(self._prompt.input_ids) - 1
+        head, first = Head(self.wrapped, never=never, temperature=temperature), len(asked.input_ids) - 1
         return [head(hidden_TH[first : first + len(ids) + 1]).log_softmax(dim=-1).cpu()
                 for hidden_TH, ids in zip(hidden_BTH, said, strict=True)]  # fmt: skip
 

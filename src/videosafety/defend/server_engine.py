@@ -72,6 +72,7 @@ class ServerEngine:
         self.concurrency, self.waits_s, self.extra = concurrency, tuple(waits_s), dict(extra or {})
         self.ends, self.never = sorted(end_ids(self.checkpoint)), never_ids(self.checkpoint)
         self._kept: dict[Key, Group] = {}
+        self._sure: set[Key] = set()  # of the kept ones: from the policy's weights
         self._kept_for: object = None
 
     def refresh(self, version: int) -> None:
@@ -101,9 +102,12 @@ class ServerEngine:
         self._keep_for((self.weights.now, seed, decoding, tuple(keyed)))
         for last in self._tries():
             try:
-                self.weights.ensure()
+                self._sift(keyed, decoding)
                 self._round({key: one for key, one in keyed.items() if key not in self._kept}, decoding, seed)
-                break
+                self._sift(keyed, decoding)
+                if len(self._kept) == len(keyed):
+                    break
+                raise Unavailable("it answered from other weights", where=self.server.url, fix="look at its log")
             except Unavailable as error:
                 if last:
                     done = f"{len(self._kept)} of {len(keyed)} prompts are answered and kept"
@@ -111,6 +115,14 @@ class ServerEngine:
         groups = [self._kept[key] for key in keyed]
         self._keep_for(None)
         return groups
+
+    def _sift(self, prompts: Mapping[Key, Prompt], decoding: Decoding) -> None:
+        """Forget what was answered from other weights since the last look; the server serves the policy's again."""
+        if not self.weights.ensure():
+            for key in set(self._kept) - self._sure:
+                if not self.weights.is_own(prompts[key].encoded, self._kept[key][0], temperature=decoding.temperature):
+                    del self._kept[key]
+        self._sure = set(self._kept)
 
     def _tries(self) -> Iterator[bool]:
         """Once now, and once after each wait; True for the last."""
@@ -120,7 +132,7 @@ class ServerEngine:
 
     def _keep_for(self, asked: object) -> None:
         if asked is None or asked != self._kept_for:
-            self._kept = {}
+            self._kept, self._sure = {}, set()
         self._kept_for = asked
 
     def _gave_up(self, error: Unavailable, done: str) -> ServerError:

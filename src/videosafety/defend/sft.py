@@ -103,7 +103,7 @@ def train_stage(
         checkpoint = load(base, dtype=torch.float32, attention=attention, device=device)
         return assemble(checkpoint, config, seed=seed)
 
-    with memory_errors(work):
+    with memory_errors(work, samples=stage == "grpo"):
         made = begin("cpu" if os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true" else str(args.device))
         rows = Rows(examples, checkpoint=made.checkpoint, structured=config.structured, sampling=sampling, cache=cache)
         before = made.rows()

@@ -261,14 +261,15 @@ def require_fp32(parts: Mapping[str, list[nn.Parameter]]) -> None:
 
 
 @contextlib.contextmanager
-def memory_errors(where: Path) -> Iterator[None]:
+def memory_errors(where: Path, *, samples: bool = False) -> Iterator[None]:
     """Out of memory, on a device or in the machine, as one sentence that says what to lower."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
             raise
-        fix = "lower micro_batch_size or max_frames, or set gradient_checkpointing: true or lora"
+        sampling = "rollout_batch_size (0 decodes all prompts of a step at once), max_new_tokens, " if samples else ""
+        fix = f"lower {sampling}micro_batch_size or max_frames, or set gradient_checkpointing: true or lora"
         raise VideoSafetyError("out of memory while training", where=str(where), fix=fix) from error
 
 
