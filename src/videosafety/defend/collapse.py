@@ -3,8 +3,8 @@
 The paper does not look for it. Three curves of ``policy.jsonl`` are watched: the deviation of rewards, the length of
 completions, and the entropy of the predicted (vidType, textType) pairs. One of them fires when it stays under its bound
 for some rounds of sampling on end; a round is a step, or ``num_iterations`` of them. A round in which a curve is
-unknown neither counts nor interrupts. Nothing is kept between calls: the rows so far are the state, so a resumed run goes on as
-if it had never stopped.
+unknown neither counts nor interrupts. Nothing is kept between calls: the rows so far are the state, so a resumed run
+goes on as if it had never stopped.
 
 The bounds are ours. Each is what is left once the thing that it watches is gone (docs/method.md has the healthy runs
 that they were held against):
