@@ -101,11 +101,14 @@ class Killed(BaseException):
     """What no handler of ours may catch."""
 
 
-@pytest.mark.parametrize("line_break", ["", "\u2028\x85"])
-def test_killed_and_resumed_ends_as_uninterrupted_to_the_bit(base, prompts, tmp_path, monkeypatch, line_break):
+@pytest.mark.parametrize("odd", [False, True])
+def test_killed_and_resumed_ends_as_uninterrupted_to_the_bit(base, prompts, tmp_path, monkeypatch, odd):
     config = quick(max_steps=4, save_steps=1)
-    if line_break:  # what JSON leaves as it is, and str.splitlines does not
-        answers(monkeypatch, lambda p, g: SAYS.replace("b", f"b{line_break}{g}" if g else "b"))
+    if odd:  # line ends that JSON leaves as they are, a policy that has collapsed, a reward that fails for some
+        answers(monkeypatch, lambda p, g: SAYS.replace("b", f"b\u2028\x85{g}" if g else "b"))
+        (tmp_path / "at_times.py").write_text("def f(sample, response): return 1 / (len(response.text) % 2)\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        config = quick(max_steps=4, save_steps=1, rewards={"extra": ["at_times:f"]}, collapse={"patience": 2})
 
     def stop_at(step):
         def on_step(done, total, loss):
@@ -123,6 +126,10 @@ def test_killed_and_resumed_ends_as_uninterrupted_to_the_bit(base, prompts, tmp_
     assert bytes_of(whole) == bytes_of(cut)
     assert (whole / ROLLOUTS).read_bytes() == (cut / ROLLOUTS).read_bytes()
     assert list(map(steady, rows(whole / CURVE_FILE))) == list(map(steady, rows(cut / CURVE_FILE)))
+    noted = [[json.loads((one / TRAINING).read_text()).get(key) for key in ("collapse", "grading_faults")]
+             for one in (whole, cut)]  # fmt: skip
+    assert noted[0] == noted[1]
+    assert [bool(one) for one in noted[0]] == [odd, odd]
 
 
 def test_how_many_prompts_are_decoded_at_once_changes_no_rollout(base, prompts, tmp_path):

@@ -3,7 +3,7 @@
 Axes: P prompts (groups), G completions of a prompt.
 
 Example:
-    >>> graded = grade(samples, groups, config, faults=faults)                  # doctest: +SKIP
+    >>> graded = grade(samples, groups, config)                  # doctest: +SKIP
     >>> graded.found.values_PG.shape                                            # doctest: +SKIP
     torch.Size([8, 6])
 """
@@ -65,8 +65,8 @@ class Graded:
 
 
 def grade(
-    samples: Sequence[Sample], groups: Sequence[Sequence[Completion]], config: GrpoConfig, *, faults: Counter[str],
-    rank: int = 0, several: bool = False,
+    samples: Sequence[Sample], groups: Sequence[Sequence[Completion]], config: GrpoConfig, *, rank: int = 0,
+    several: bool = False,
 ) -> Graded:  # fmt: skip
     """Score this process's completions; advantages see the groups of all processes.
 
@@ -74,14 +74,12 @@ def grade(
         samples: P prompts with their labels and references.
         groups: their completions.
         config: rewards and how they become advantages.
-        faults: counts why something could not be scored.
         rank, several: of this process, where there are several.
     """
     responses = [[_response(sample, one) for one in group] for sample, group in zip(samples, groups, strict=True)]
     now = Counter[str]()
     scores = [[components(sample, one, config.rewards, faults=now) for one in said]
               for sample, said in zip(samples, responses, strict=True)]  # fmt: skip
-    faults.update(now)
     mine = (rank, list(zip(responses, scores, strict=True)), now)
     ordered = sorted(gather_object([mine]) if several else [mine], key=lambda part: part[0])
     every = [pair for _, some, _ in ordered for pair in some]

@@ -45,6 +45,7 @@ from videosafety.models.rollout import Completion, Decoding, LocalEngine, Prompt
 
 NOTHING_SAID = Completion((), (), "", StopReason.STOP)
 CURVE_FILE, ROLLOUTS = "policy.jsonl", "rollouts.jsonl"
+FAULT_COUNTS = "faults"  # of a row: why completions could not be scored, and how often
 MEANS = ("kl", "clip_share", "entropy", "sampling_gap")  # over the tokens of a step
 HELD_OUT = (("dsr", Safety.HARMFUL, Outcome.DEFENDED), ("frr", Safety.SAFE, Outcome.OVER_REFUSED))
 HeldOut = Callable[[], Sequence[tuple[Sample, Outcome]]]
@@ -104,10 +105,8 @@ class PolicyTrainer(SafetyTrainer):
         flat = [row for some in rows for row in some]
         asked = [(row.sample, group) for row, group in zip(flat, groups, strict=True) if row.sample is not None]
         mine = {"rank": self.args.process_index, "several": self.args.world_size > 1}
-        known = set(self.grading_faults)
-        graded = grade([sample for sample, _ in asked], [group for _, group in asked], self.knobs,
-                       faults=self.grading_faults, **mine)  # fmt: skip
-        for fault in sorted(set(self.grading_faults) - known):
+        graded = grade([sample for sample, _ in asked], [group for _, group in asked], self.knobs, **mine)
+        for fault in sorted(set(graded.faults) - set(self.grading_faults)):
             log.warning("a completion could not be scored: %s (told once)", fault)
         self._record_rollouts(graded)
         self._row |= {"seconds_rollout": sampled - began, "seconds_reward": time.monotonic() - sampled}
@@ -198,18 +197,29 @@ class PolicyTrainer(SafetyTrainer):
         rounds = [one for one in (*self.history, row) if (one["step"] - 1) % self.knobs.num_iterations == 0]
         self._require_scorable(rounds)
         fired = collapsed(rounds, self.knobs.collapse)
+        row["collapse"] = fired
+        self._note(row)
+        for one in self.notes.get("collapse", ()):
+            if one["step"] == row["step"]:
+                log.warning(
+                    "stage 4 has collapsed at step %d: %s (%s)", one["step"], one["name"], self.work / CURVE_FILE
+                )
+        self._keep(row)
+        self._row.pop(FAULT_COUNTS, None)  # further steps on the same completions have not failed again
+
+    def _note(self, row: Mapping[str, Any]) -> None:
+        """What a row adds to ``training.json``; called for every row in turn, also after a resume."""
         before = self.history[-1].get("collapse", []) if self.history else []
-        for name in sorted(set(fired) - set(before)):
+        for name in sorted(set(row.get("collapse", ())) - set(before)):
             self.notes.setdefault("collapse", []).append({"name": name, "step": row["step"]})
-            log.warning("stage 4 has collapsed at step %d: %s (%s)", row["step"], name, self.work / CURVE_FILE)
+        self.grading_faults.update(row.get(FAULT_COUNTS, {}))
         self.notes["grading_faults"] = dict(self.grading_faults)
-        self._keep(row | {"collapse": fired})
 
     def _require_scorable(self, rounds: Sequence[Mapping[str, Any]]) -> None:
         """A reward that keeps failing must not leave the others to train alone."""
         patience = self.knobs.collapse.patience
         if lost := unscorable(rounds, patience):
-            why = ", ".join(fault for fault, _ in self.grading_faults.most_common(3))
+            why = ", ".join(fault for fault, _ in Counter(rounds[-1][FAULT_COUNTS]).most_common(3))
             raise VideoSafetyError(
                 f"for {patience} rounds no response could be scored by {', '.join(lost)} ({why})",
                 where=str(self.work / CURVE_FILE), fix="mend that and run the same command again: it resumes",
@@ -231,8 +241,9 @@ class PolicyTrainer(SafetyTrainer):
     def _record_rollouts(self, graded: Graded) -> None:
         step = self.state.global_step + 1
         groups = graded.groups(step)
-        lost = graded.unscorable(self.knobs.rewards)
-        self._row = {**step_row(graded), **({UNSCORABLE: lost} if lost else {})}
+        self._row = dict(step_row(graded))
+        if graded.faults:
+            self._row |= {FAULT_COUNTS: dict(graded.faults), UNSCORABLE: graded.unscorable(self.knobs.rewards)}
         if self.knobs.keep_rollouts and groups:
             file = ROLLOUTS if self.args.world_size == 1 else f"{self.args.process_index}-{ROLLOUTS}"
             self._append(file, "".join(group.model_dump_json() + "\n" for group in groups))
@@ -251,7 +262,9 @@ class PolicyTrainer(SafetyTrainer):
         super()._recall(last)
         state = {} if last is None else json.loads((last / "trainer_state.json").read_text(encoding="utf-8"))
         step = state.get("global_step", -1)
-        self.history = _cut(self.work / CURVE_FILE, step, write=self.is_world_process_zero())
+        for row in _cut(self.work / CURVE_FILE, step, write=self.is_world_process_zero()):
+            self._note(row)
+            self.history.append(row)
         for file in self.work.glob(f"*{ROLLOUTS}"):
             _cut(file, step, write=self.is_world_process_zero())
         self.accelerator.wait_for_everyone()

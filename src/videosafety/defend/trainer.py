@@ -35,6 +35,7 @@ from videosafety.defend.resume import FAULT_ROWS, last_complete, mark_complete
 from videosafety.defend.rows import FAULTS, Row, Rows
 from videosafety.defend.stage import StageConfig
 from videosafety.models.features import MEDIA_KEYS, FeatureCache
+from videosafety.models.memory import is_out_of_memory
 
 RATES = {"llm": "learning_rate", "alarms": "alarm_learning_rate", "heads": "head_learning_rate"}
 WEIGHTS = "model.safetensors"
@@ -249,6 +250,7 @@ def arguments(config: StageConfig, *, work: Path, seed: int) -> TrainingArgument
         what = f"batch_size {config.batch_size} is no multiple of micro_batch_size {config.micro_batch_size}"
         raise InputError(f"{what} times {made.world_size} processes", where="train", fix=f"use a multiple of {at_once}")
     made.gradient_accumulation_steps = config.batch_size // at_once
+    made._n_gpu = min(1, made.n_gpu)  # else one process would split each batch among all GPUs (nn.DataParallel)
     return made
 
 
@@ -266,7 +268,7 @@ def memory_errors(where: Path, *, samples: bool = False) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+        if not is_out_of_memory(error):
             raise
         sampling = "rollout_batch_size (0 decodes all prompts of a step at once), max_new_tokens, " if samples else ""
         fix = f"lower {sampling}micro_batch_size or max_frames, or set gradient_checkpointing: true or lora"

@@ -52,13 +52,19 @@ _NAME = re.compile(r"^grpo-seed-(?P<seed>\d+)\.policy$")
 
 
 class PolicyStep(BaseModel):
-    """One optimiser step: any number of named values, null where not known. ``collapse``: detectors that fired."""
+    """One optimiser step: any number of named values, null where not known.
+
+    ``collapse``: detectors that fired; ``faults``: why completions could not be scored, and how often;
+    ``unscorable``: the rewards that failed for all.
+    """
 
     model_config = ConfigDict(frozen=True, extra="allow", allow_inf_nan=False)
     __pydantic_extra__: dict[str, float | None]
 
     step: int
     collapse: tuple[str, ...] = ()
+    faults: dict[str, int] = {}
+    unscorable: tuple[str, ...] = ()
 
     def value(self, key: str) -> float | None:
         """A value by its key; None where it is null or not there."""
