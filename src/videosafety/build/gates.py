@@ -156,20 +156,25 @@ class _Unique:
 
     def __init__(self, wants_eval: bool) -> None:
         self._wants_eval, self._has_eval = wants_eval, False
-        self._times: dict[str, Counter[str]] = {"id": Counter(), "parent": Counter()}
+        self._seen: dict[str, set[bytes]] = {"id": set(), "parent": set()}  # digests: half the memory of names
+        self._more: dict[str, Counter[str]] = {"id": Counter(), "parent": Counter()}
 
     def see(self, row: Mixed) -> None:
         self._has_eval |= row.split == "eval"
-        for field, times in self._times.items():
-            times[getattr(row, field)] += 1
+        for field, seen in self._seen.items():
+            name = getattr(row, field)
+            digest = hashlib.blake2b(name.encode(), digest_size=16).digest()
+            if digest in seen:
+                self._more[field][name] += 1
+            seen.add(digest)
 
     def faults(self) -> Iterator[str]:
-        if not self._times["id"]:
+        if not self._seen["id"]:
             yield "there is no row"
         elif self._wants_eval and not self._has_eval:
             yield "no clip was drawn for evaluation: use more clips, or raise ask.eval_share"
-        for field, times in self._times.items():
-            yield from (f"{field} {name} stands {count} times" for name, count in times.items() if count > 1)
+        for field, more in self._more.items():
+            yield from (f"{field} {name} stands {count + 1} times" for name, count in more.items())
 
 
 def _label_faults(row: Mixed, taxonomy: Taxonomy) -> Iterator[str]:
