@@ -38,6 +38,12 @@ def test_a_group_by_hand() -> None:
     assert close(advantages(FOUR, AdvantageConfig(scale_rewards="none")), 1.3875, 0.8375, -0.5625, -1.6625)
 
 
+def test_rouge_counts_where_its_weight_is_zero_for_some() -> None:
+    # alpha is 0 for the right one and 0.5 for the other two: 3, then 2 + 0.5·1.0, 2 + 0.5·0.2
+    found = advantages(rows([(1, 1, 1, 0.5), (1, 0, 1, 1.0), (1, 0, 1, 0.2)]), rewards=RewardConfig(alpha_min=0.0))
+    assert found.rewards_PG.tolist() == [pytest.approx([3.0, 2.5, 2.1])]
+
+
 def test_a_batch_by_hand() -> None:
     # rewards 2, 1 and 1, 1: all four have mean 1.25, squares 0.5625 + 3·0.0625 = 0.75, deviation √(0.75 / 3) = 0.5.
     two = rows([(1, 1, 0, 0.0), (1, 0, 0, 0.0)], [(1, 0, 0, 0.0), (1, 0, 0, 0.0)])
