@@ -128,6 +128,9 @@ class OnDevice(Tensor):
         made = torch.nn.Parameter(copied, self.requires_grad) if isinstance(self, torch.nn.Parameter) else copied
         return memo.setdefault(id(self), made)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:  # a file holds it as a plain tensor, which whoever loads it moves
+        return self.raw.detach().__reduce_ex__(protocol)
+
     def untyped_storage(self) -> Any:
         return self.raw.untyped_storage()
 

@@ -42,6 +42,7 @@ from videosafety.evaluate.showing import Shows, detail_of, media_fault, shown
 from videosafety.models.checkpoint import load
 from videosafety.models.family import Conversation, Encoded, Family, Message, media_of
 from videosafety.models.generate import Generated, generate
+from videosafety.models.memory import is_out_of_memory
 from videosafety.video.cache import FrameCache
 from videosafety.video.plan import Clip, FramePlan, Picture
 
@@ -194,7 +195,7 @@ class LocalVideoModel(ModelAPI):
         try:
             await anyio.to_thread.run_sync(partial(self._answer, batch, limit))
         except Exception as error:  # noqa: BLE001 - raised again by every item that waits for this batch
-            _fail(batch, self._out_of_memory(error, len(batch)) if _is_memory(error) else error)
+            _fail(batch, self._out_of_memory(error, len(batch)) if is_out_of_memory(error) else error)
         finally:
             traffic.held_bytes -= sum(w.num_bytes for w in batch)
 
@@ -257,11 +258,6 @@ class _EncodedFamily:
 def _fail(batch: list[_Waiting], error: Exception) -> None:
     for waiting in batch:
         waiting.error = error
-
-
-def _is_memory(error: Exception) -> bool:
-    """Whether the accelerator or the machine has no memory left; on a CPU torch says so in words alone."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
 
 
 def _fault(error: InputError) -> str:
