@@ -22,7 +22,7 @@ Example:
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any, ClassVar
 
 from videosafety.build.diversity import folded
@@ -48,6 +48,7 @@ LINGUA = {"en": "ENGLISH", "zh": "CHINESE", "hi": "HINDI", "es": "SPANISH", "ar"
 SURE = 0.2  # of the declared language, where another one is likelier: short texts of kin languages are unclear
 SLACK_S = 0.05  # containers round their duration
 ECHO_CHARS = 12  # of the description: shorter pieces stand in any sentence
+TEXTS_KEPT = 8192  # whose language is remembered: without their quotations, most texts come again
 DENSE = frozenset({"zh", "ja"})  # scripts that say twice as much in a character
 
 _TAG = re.compile("|".join(f"</?{name}>" for name in FIELDS))
@@ -188,6 +189,7 @@ def _without_quotations(text: str, *, own: str) -> str:
     return _QUOTED.sub(kept, text)
 
 
+@lru_cache(maxsize=TEXTS_KEPT)
 def is_in(text: str, *, language: str) -> bool:
     """Whether a text may be in a language: it is the likeliest of the ten, or likely enough.
 
