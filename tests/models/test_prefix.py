@@ -1,11 +1,17 @@
 """Prompts encoded once: the family's own forward pass from kept vision, one run of the tower, a true digest."""
 
+import sys
+
 import pytest
 import torch
 from alarmkit import batch_of, mixed
+from devicekit import accelerator
+from hypothesis import given
+from hypothesis import strategies as st
 from rolloutkit import padded, shared, with_alarms
 from tinyfamilies import FAMILY_NAMES
 
+from videosafety.models import prefix as in_bytes
 from videosafety.models.family import watch_vision
 from videosafety.models.prefix import Prefix, digest
 from videosafety.models.rollout import Decoding, LocalEngine
@@ -78,6 +84,36 @@ def test_the_digest_is_that_of_ids_and_pixels(name: str) -> None:
     wider = {key: torch.nn.functional.pad(t, (0, 3)) if t.shape == ids.shape else t for key, t in batch.items()}
     assert wider["input_ids"].shape != ids.shape
     assert digest(wider) == before
+
+
+def splitmix(data: bytes) -> int:
+    """What ``mixed`` is, word by word in Python's integers."""
+    total, mask = 0, 2**64 - 1
+    data += bytes(-len(data) % 8)
+    for i in range(0, len(data), 8):
+        z = (int.from_bytes(data[i : i + 8], sys.byteorder) + i // 8 * 0x9E3779B97F4A7C15) & mask
+        z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9 & mask
+        z = (z ^ z >> 27) * 0x94D049BB133111EB & mask
+        total += z ^ z >> 31
+    return total & mask
+
+
+@given(st.binary(max_size=64))
+def test_a_device_mixes_bytes_as_splitmix64_does(data: bytes) -> None:
+    flat = torch.tensor(list(data), dtype=torch.uint8)
+    assert in_bytes.mixed(flat) % 2**64 == splitmix(data)
+
+
+def test_on_a_device_any_change_of_values_or_of_their_order_shows() -> None:
+    with accelerator() as device:
+        batch = {"pixel_values": torch.randn(3, 5), "attention_mask": torch.ones(1, 2, dtype=torch.long)}
+        flipped, swapped = batch["pixel_values"].clone(), batch["pixel_values"].clone()
+        flipped[1, 2] *= -1
+        swapped[[0, 2]] = swapped[[2, 0]]
+        found = [digest({name: t.to(device) for name, t in {**batch, "pixel_values": pixels}.items()})
+                 for pixels in (batch["pixel_values"], flipped, swapped, batch["pixel_values"].clone())]  # fmt: skip
+    assert len(set(found)) == 3
+    assert found[0] == found[3]
 
 
 def test_the_digest_knows_where_a_prompt_ends() -> None:

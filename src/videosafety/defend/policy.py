@@ -30,7 +30,7 @@ from videosafety.defend.rows import Row, Rows, targets_of
 from videosafety.defend.stage import GrpoConfig
 from videosafety.models.family import Conversation
 from videosafety.models.logprobs import Head, token_logprobs
-from videosafety.models.prefix import Prefix
+from videosafety.models.prefix import Prefix, take_in
 from videosafety.models.rollout import Completion
 from videosafety.models.shared_prefix import naive_hidden, shared_hidden, shared_prefix_attention, why_not
 from videosafety.models.wrapped import AlarmModel
@@ -110,8 +110,9 @@ class PolicyBatch:
                 ids_BGC[b, g, : len(one.ids)] = torch.tensor(one.ids, dtype=torch.long)
                 old_BGC[b, g, : len(one.ids)] = torch.tensor(one.logprobs)
                 mask_BGC[b, g, : len(one.ids)] = counts[b]
+        ids_BGC = ids_BGC.to(device)
         return PolicyBatch(
-            prefix, ids_BGC.to(device), mask_BGC.flatten(0, 1).to(device), old_BGC.flatten(0, 1).to(device),
+            prefix, ids_BGC, mask_BGC.flatten(0, 1).to(device), old_BGC.flatten(0, 1).to(device),
             advantages_BG.float().flatten().to(device), targets_BA.to(device), sum(counts) * shape[1],
             seen(prefix, ids_BGC),
         )  # fmt: skip
@@ -124,16 +125,15 @@ class PolicyBatch:
 
 
 def seen(prefix: Prefix, ids_BGC: Tensor) -> str:
-    """16 hex digits over a prompt's ids and pixels, its vision features (their sums) and the completions' ids."""
-    parts = [prefix.ids_BP, prefix.mask_BP, prefix.positions_XBP, ids_BGC]
+    """16 hex digits over a prompt's ids and pixels, its vision features and the completions' ids."""
     total = hashlib.sha256(prefix.digest.encode())
+    parts = {"ids": prefix.ids_BP, "mask": prefix.mask_BP, "positions": prefix.positions_XBP, "said": ids_BGC}
+    for name, part in parts.items():
+        take_in(total, part, name=name)
     for kind in sorted(prefix.vision):
         features = prefix.vision[kind].pooler_output
-        each = features if isinstance(features, list | tuple) else [features]
-        parts += [torch.stack([one.float().sum(), one.float().abs().sum()]) for one in each]
-    for part in parts:
-        total.update(f"{part.dtype} {tuple(part.shape)}".encode())
-        total.update(part.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        for one in features if isinstance(features, list | tuple) else [features]:
+            take_in(total, one, name=kind)
     return total.hexdigest()[:16]
 
 
