@@ -15,12 +15,10 @@ FEATURES = torch.arange(24.0).reshape(2, 3, 4)
 
 
 def shown(features: Any = FEATURES, said: int = 5, *, device: Any = "cpu") -> str:
-    vision = [one.to(device) for one in features] if isinstance(features, list) else features.to(device)
-    ids = torch.tensor([[1, 2, 3]], device=device)
-    kept = {"video": SimpleNamespace(pooler_output=vision)}
-    return seen(
-        Prefix(ids, torch.ones_like(ids), ids[None], {}, kept, "digest"), torch.tensor([[[said, 4]]], device=device)
-    )
+    there = [one.to(device) for one in features] if isinstance(features, list) else features.to(device)
+    ids, vision = torch.tensor([[1, 2, 3]], device=device), {"video": SimpleNamespace(pooler_output=there)}
+    prefix = Prefix(ids, torch.ones_like(ids), ids[None], {}, vision, "digest")
+    return seen(prefix, torch.tensor([[[said, 4]]], device=device))
 
 
 CHANGED = (FEATURES.flip(0), FEATURES.flip(2), FEATURES + 1e-3, FEATURES.reshape(3, 2, 4), FEATURES.half())

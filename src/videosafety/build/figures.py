@@ -244,7 +244,6 @@ class Sent:
         return Counter(self._clips.values())
 
 
-
 def figures_of(
     *,
     name: str,

@@ -50,9 +50,7 @@ class Stage:
         return self.how(ledger, purse, share=share)
 
 
-def stages(
-    recipe: BuildRecipe, *, clips: Path, root: Path, people: People, gone: Collection[str] = ()
-) -> list[Stage]:
+def stages(recipe: BuildRecipe, *, clips: Path, root: Path, people: People, gone: Collection[str] = ()) -> list[Stage]:
     """The steps after ``collect``.
 
     Args:
