@@ -228,6 +228,7 @@ def test_killed_at_any_moment_and_rerun_ends_in_the_same_bytes(tmp_path, uninter
     moments = (
         lambda: folder.exists(),
         lambda: any(folder.glob("checkpoints/at_sft-*/*")),
+        lambda: any(folder.glob("checkpoints/grpo-*/*/rollouts.jsonl")),  # sampled, nothing learnt yet
         lambda: kept(folder) >= 8,
         lambda: kept(folder) >= 60,
     )
