@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from videosafety.build import engine
 from videosafety.build.account import faults_of, lines_of
 from videosafety.build.build import Held, build
 from videosafety.build.ledger import read_account
@@ -109,6 +110,25 @@ if __name__ == "__main__":
                    env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"})  # fmt: skip
     assert files(tmp_path / "out") == files(built)
     assert list((tmp_path / "out" / "shards").iterdir()) == []
+
+
+@pytest.mark.parametrize("fails", [2, 3])
+def test_a_ray_that_is_slow_to_start_is_asked_again_and_then_named(monkeypatch, fails):
+    ray = pytest.importorskip("ray", reason="the engine 'ray' needs Ray")
+    asked = []
+
+    def init(**given):
+        asked.append(given)
+        if len(asked) <= fails:
+            raise Exception("The current node timed out during startup.\nLook at the logs.")  # as Ray says it
+
+    monkeypatch.setattr(ray, "init", init)
+    if fails == 3:
+        with pytest.raises(ServerError, match=r"Ray does not start on this machine: The current node timed out.*pool"):
+            engine._start_here(ray, num_workers=2)
+    else:
+        engine._start_here(ray, num_workers=2)
+    assert asked == [asked[0]] * 3
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1"])

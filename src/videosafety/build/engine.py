@@ -35,6 +35,7 @@ from videosafety.core.store import storage_errors
 MAX_RETRIES = 3  # of a task whose worker died; Ray's default is for ever
 PURSE_WAIT_S = 600.0  # for money that a task has set aside, which may have died with it
 ANSWERS_WITHIN_S = 10.0
+STARTS = 3  # of a Ray on this machine, before it is given up
 
 
 class Cluster:
@@ -169,7 +170,7 @@ def _started(config: EngineConfig) -> Any:
     if ray.is_initialized():
         return ray
     if config.address is None:
-        ray.init(num_cpus=config.num_workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
+        _start_here(ray, num_workers=config.num_workers)
         return ray
     _check_reachable(config.address)
     try:
@@ -177,6 +178,24 @@ def _started(config: EngineConfig) -> Any:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise _nobody(config.address, f"{type(error).__name__}") from error
     return ray
+
+
+def _start_here(ray: Any, *, num_workers: int | None) -> None:
+    """A Ray of this machine's own. Ray gives itself 30 s, which a busy machine may not have: it is asked again.
+
+    Raises:
+        ServerError: it does not come up.
+    """
+    for left in reversed(range(STARTS)):
+        try:
+            ray.init(num_cpus=num_workers, include_dashboard=False, log_to_driver=False, configure_logging=False)
+            return
+        except Exception as error:  # this very class, where it took too long
+            ray.shutdown()
+            if not left:
+                said = (str(error).splitlines() or [type(error).__name__])[0][:200]
+                raise ServerError(f"Ray does not start on this machine: {said}", where="engine.kind: ray",
+                                  fix="try again with less beside it, or use engine.kind: pool") from error  # fmt: skip
 
 
 def _check_reachable(address: str) -> None:
