@@ -17,7 +17,7 @@ from videosafety.report.policy import policy_lines, read_policy
 from videosafety.report.rows import is_variant, main_rows, split_rows
 
 EXACT = "oracle"
-BY_JUDGE = (ABLATIONS, "ability.json")
+BY_JUDGE = (ABLATIONS, "ability.json", "steps.json")
 MOVEMENT_NOTE = """Euclidean norms, least to largest over seeds; a stage that variants share stands once. Embeddings
 are tied, so the answer loss moves a row from the LM head's side too: a row whose alarm no prompt holds moves as well.
 Within bounds: share of the positions measured at folding at which all verdict tokens together are below 1e-6 and none

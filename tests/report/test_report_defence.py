@@ -5,6 +5,7 @@ import dataclasses
 import io
 import json
 import shutil
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from videosafety.core.ranking import auroc
 from videosafety.evaluate.folder import scored_item
 from videosafety.html.table import Cell, Column, Table
 from videosafety.report import build, headline
-from videosafety.report.ablations import ability_rows, ability_table, ablation_table, scored_items
+from videosafety.report.ablations import (
+    ability_rows,
+    ability_table,
+    ablation_table,
+    scored_items,
+    step_rows,
+    step_table,
+)
 from videosafety.report.alarms import alarm_items, alarm_rows, alarm_tables, ranking_table, reliability_charts
 from videosafety.report.build import Figures, _tables
 from videosafety.report.collect import Run, collect
@@ -129,6 +137,18 @@ def test_ability_is_judged_after_each_stage_of_the_same_model(run: Run) -> None:
     assert ability_rows([e for e in run.evaluations if e.info.stage != "base"]) == []
 
 
+def test_each_stage_is_compared_with_the_one_before_it_in_the_same_model(run: Run) -> None:
+    found = step_rows(run.evaluations)
+    steps = list(dict.fromkeys((row.reference, row.variant) for row in found))
+    assert steps == list(pairwise(METHOD))
+    assert [line[0].text for line in step_table(found).rows][:1] == METHOD[1:2]
+    last = next(row for row in found if row.variant == "cot" and row.metric == "helpful")
+    ability = {row.variant: row for row in ability_rows(run.evaluations)}
+    assert last.value == ability["cot"].value
+    assert last.difference == pytest.approx(ability["cot"].value - ability["at_sft"].value)
+    assert step_rows([e for e in run.evaluations if e.info.stage == "cot"]) == []
+
+
 def test_the_page_groups_verdicts_as_the_evaluation_does(run: Run) -> None:
     found = {(i.stage, i.seed, i.sample_id, i.arm): i for e in run.evaluations for i in scored_items(e)}
     assert len(found) == sum(len(e.verdicts) for e in run.evaluations)
@@ -154,7 +174,7 @@ def test_the_ablation_table_says_what_can_be_said(run: Run) -> None:
 
 
 def test_the_page_shows_the_defence_and_keeps_its_rows(defended_folder: Path, html: str) -> None:
-    for section in ("alarms", "ability", "ablations", "training"):
+    for section in ("alarms", "steps", "ability", "ablations", "training"):
         assert f'<section id="{section}"' in html
         assert f'href="#{section}"' in html
     kept = json.loads((defended_folder / "alarms.json").read_text())
@@ -162,7 +182,8 @@ def test_the_page_shows_the_defence_and_keeps_its_rows(defended_folder: Path, ht
     ability = [AblationRow.model_validate(row) for row in json.loads((defended_folder / "ability.json").read_text())]
     assert len(ability) == 3
     tables = {path.name for path in (defended_folder / "tables").iterdir()}
-    assert {"alarms.csv", "activations.csv", "claims.csv", "ability.csv", "ablations.csv", "training.csv"} <= tables
+    names = ("alarms", "activations", "claims", "steps", "ability", "ablations", "training")
+    assert {f"{name}.csv" for name in names} <= tables
 
 
 def test_a_run_without_a_defence_has_none_of_it(run_folder: Path, tmp_path: Path) -> None:
@@ -224,7 +245,7 @@ def test_variants_stand_apart_from_the_run_and_are_never_its_finding(run: Run, r
     assert [t.rows for t in alarm_tables([*rows, *other])[:3]] == [t.rows for t in alarm_tables(rows)]
     page = dataclasses.replace(run, rows=tuple(both))
     assert [
-        line[0].text for line in _tables(page, choose([], max_samples=0, seed=0), Figures([], []))["arms"].rows
+        line[0].text for line in _tables(page, choose([], max_samples=0, seed=0), Figures([], [], []))["arms"].rows
     ] == [line[0].text for line in arms_table(run.rows).rows]
 
 

@@ -1,21 +1,22 @@
-"""Comparisons on the page: general ability after each stage, and the ablation table where the run holds one.
+"""Comparisons on the page: general ability after each stage, what each stage changed, and the ablations.
 
-Ability is computed from the run's own evaluations; ablations compare several runs, so they come as ``ablations.json``,
-the rows of ``core.ablation.compare``.
+The first two are computed from the run's own evaluations; ablations compare several runs, so they come as
+``ablations.json``, the rows of ``core.ablation.compare``.
 
 Example:
     >>> ability_rows([])
     []
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
-from videosafety.core.ablation import MARGIN, AblationRow, Verdict, by_stage, non_inferiority
+from videosafety.core.ablation import MARGIN, AblationRow, Verdict, by_stage, compare, non_inferiority
 from videosafety.core.scored import ScoredItem, score
 from videosafety.evaluate.arms import words_alone
 from videosafety.html.table import Cell, Column, Table
 from videosafety.report.collect import Evaluation
-from videosafety.report.rows import STAGES, percent, stage_rank
+from videosafety.report.rows import STAGES, percent, stage_rank, whole
 
 ROW_FIELDS = tuple(AblationRow.model_fields)
 BASE = STAGES[0]
@@ -36,17 +37,30 @@ def scored_items(evaluation: Evaluation) -> list[ScoredItem]:
 
 def ability_rows(evaluations: Sequence[Evaluation]) -> list[AblationRow]:
     """HELPFUL on SafeQ after every stage against the base of the same model; nothing where there is no base."""
+    rows: list[AblationRow] = []
+    for items, stages in _by_model(evaluations):
+        if BASE in stages:
+            rows += non_inferiority(items, base=BASE, stages=[stage for stage in stages if stage != BASE])
+    return rows
+
+
+def step_rows(evaluations: Sequence[Evaluation]) -> list[AblationRow]:
+    """Every stage against the one before it, for whole benchmarks; Holm's correction runs over the rows of one step."""
+    rows: list[AblationRow] = []
+    for items, stages in _by_model(evaluations):
+        for before, after in pairwise(stages):
+            rows += compare([item for item in items if by_stage(item) in (before, after)], reference=before)
+    return whole(rows)
+
+
+def _by_model(evaluations: Sequence[Evaluation]) -> Iterator[tuple[list[ScoredItem], list[str]]]:
+    """The items of each model, and its stages in their order."""
     by_model: dict[str, list[Evaluation]] = {}
     for evaluation in evaluations:
         by_model.setdefault(evaluation.info.model, []).append(evaluation)
-    rows: list[AblationRow] = []
     for model in sorted(by_model):
         items = [item for evaluation in by_model[model] for item in scored_items(evaluation)]
-        stages = {by_stage(item) for item in items}
-        if BASE in stages:
-            after = sorted(stages - {BASE}, key=lambda stage: (stage_rank(stage), stage))
-            rows += non_inferiority(items, base=BASE, stages=after)
-    return rows
+        yield items, sorted({by_stage(item) for item in items}, key=lambda stage: (stage_rank(stage), stage))
 
 
 def ability_table(rows: Sequence[AblationRow]) -> Table:
@@ -58,14 +72,20 @@ def ability_table(rows: Sequence[AblationRow]) -> Table:
     return _table("ability", "General ability after each stage", rows, note=note, with_p=False)
 
 
+def step_table(rows: Sequence[AblationRow]) -> Table:
+    """One row for each step and measure; the stage before is the reference."""
+    return ablation_table(rows, name="steps", title="What each stage changed")
+
+
 def ablation_table(
     rows: Sequence[AblationRow], *, name: str = "ablations", title: str = "Each variant against the reference"
 ) -> Table:
     """One row for each variant and measure: both values, the difference, p, and the verdict."""
     note = (
         "Percent, paired by seed, item and arm; differences in points, 95 % intervals over training runs and clips. "
-        "p by Holm over a benchmark's rows; below it the exact sign flip of whole seeds, which with 5 seeds cannot "
-        "fall below 0.0625. Fewer than 5 seeds: no p, and an interval over clips alone."
+        "p by Holm over a benchmark's rows (of one step, where stages are compared); below it the exact sign flip of "
+        "whole seeds, which with 5 seeds cannot fall below 0.0625. Fewer than 5 seeds: no p, and an interval over "
+        "clips alone."
     )
     return _table(name, title, rows, note=note, with_p=True)
 

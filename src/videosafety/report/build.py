@@ -1,7 +1,7 @@
 """A run folder becomes ``report.html``, ``tables/*.csv`` and ``plots/*.svg``: one static page, without a network.
 
 The figures of the alarms and of general ability are computed here and kept beside the page as tidy rows, in
-``alarms.json`` and ``ability.json``, where there are any.
+``alarms.json``, ``ability.json`` and ``steps.json``, where there are any.
 
 Example:
     >>> build(Path("runs/demo"), committed=Path("results/toy/summary.json"))  # doctest: +SKIP
@@ -60,6 +60,7 @@ class Figures:
 
     alarms: list[AlarmRow]
     ability: list[AblationRow]
+    steps: list[AblationRow]
 
 
 def build(run_folder: Path, *, committed: Path | None = None, max_samples: int = MAX_SAMPLES) -> Path:
@@ -79,13 +80,15 @@ def build(run_folder: Path, *, committed: Path | None = None, max_samples: int =
     cache = ClipCache(page=run_folder)
     cache.embed(choose(own, max_samples=min(MAX_CLIPS, max_samples), seed=SELECTION_SEED).shown)
     cards = [card(item, cache=cache) for item in choice.shown]
-    figures = Figures(alarms.alarm_rows(run.evaluations), ablations.ability_rows(run.evaluations))
+    figures = Figures(alarms.alarm_rows(run.evaluations), ablations.ability_rows(run.evaluations),
+                      ablations.step_rows(run.evaluations))  # fmt: skip
     all_tables, charts = _tables(run, choice, figures), _charts(run, figures)
     samples = browser(cards, cache.clips, name=run.info.name, key=_key(run))
     context = _context(run, choice, all_tables) | {"charts": charts, "browser": samples, "num_clips": len(cache.clips)}
     html = render("report.html.j2", package="videosafety.report", **context)
     _keep(run_folder / "alarms.json", figures.alarms)
     _keep(run_folder / "ability.json", figures.ability)
+    _keep(run_folder / "steps.json", figures.steps)
     _write_tables(run_folder / "tables", all_tables)
     _write_plots(run_folder / "plots", charts)
     page = run_folder / "report.html"
@@ -148,6 +151,7 @@ def _tables(run: Run, choice: Choice, figures: Figures) -> Tables:
         "training": curves.training_table(run.curves),
         "policy": policy.policy_table(run.policy),
         "ability": ablations.ability_table(figures.ability),
+        "steps": ablations.step_table(figures.steps),
         "ablations": ablations.ablation_table(whole(run.ablations)),
         "ablation_splits": ablations.ablation_table(
             parts(run.ablations), name="ablations-splits", title="Each variant, on the rows of their own"
@@ -187,6 +191,7 @@ def _context(run: Run, choice: Choice, all_tables: dict[str, Any]) -> dict[str, 
         ("sweeps", "Arm sweeps", all_tables["sweeps"]),
         ("discordant", "Discordant", all_tables["discordant"].rows),
         ("alarms", "Alarms", all_tables["alarms"]),
+        ("steps", "Stages", all_tables["steps"].rows),
         ("ability", "Ability", all_tables["ability"].rows),
         ("ablations", "Ablations", all_tables["ablations"].rows),
         ("training", "Training", all_tables["training"].rows),

@@ -13,7 +13,7 @@ from videosafety.core.alarm_metrics import AlarmRow
 from videosafety.core.metrics import SummaryRow
 from videosafety.html.table import Cell, Table
 from videosafety.html.text import visible
-from videosafety.report.ablations import ability_table, ablation_table
+from videosafety.report.ablations import ability_table, ablation_table, step_table
 from videosafety.report.alarms import alarm_tables
 from videosafety.report.collect import read_rows
 from videosafety.report.curves import read_curves, training_table
@@ -43,8 +43,8 @@ def markdown(rows: Sequence[SummaryRow]) -> str:
 
 
 def figures_markdown(folder: Path) -> str:
-    """The page's tables of the defence from a folder's ``alarms.json``, ``ability.json``, ``ablations.json`` and
-    ``training/``; "" where there are none.
+    """The page's tables of the defence from a folder's ``alarms.json``, ``steps.json``, ``ability.json``,
+    ``ablations.json`` and ``training/``; "" where there are none.
 
     Raises:
         RecordError: a row does not load.
@@ -52,6 +52,7 @@ def figures_markdown(folder: Path) -> str:
     compared = read_rows(folder / "ablations.json", AblationRow)
     tables = [
         *alarm_tables(read_rows(folder / "alarms.json", AlarmRow)),
+        step_table(read_rows(folder / "steps.json", AblationRow)),
         ability_table(read_rows(folder / "ability.json", AblationRow)),
         ablation_table(whole(compared)),
         ablation_table(parts(compared), title="Each variant, on the rows of their own"),
