@@ -263,7 +263,6 @@ def accelerator() -> Iterator[torch.device]:
         with torch.backends.cudnn.flags(allow_tf32=False):
             yield torch.device("cuda", 0)
         return
-    _library()
     before = _Presence.on, torch.__future__.get_swap_module_params_on_conversion()
     _Presence.on = True
     torch.__future__.set_swap_module_params_on_conversion(True)  # so that tied weights stay tied, as on a real device
@@ -284,3 +283,7 @@ def twin(checkpoint: Checkpoint, wrapped: AlarmModel, device: torch.device) -> t
         for to, of in zip(moved.parameters(), wrapped.parameters(), strict=True):
             to.copy_(of)
     return replace(loaded, alarm=checkpoint.alarm), moved
+
+
+if not torch.cuda.is_available():  # now, since autograd counts devices once: at the first backward pass of the process
+    _library()
