@@ -59,7 +59,7 @@ def _sentence(fault: Any, kind: type[BaseModel]) -> str:
         case "union_tag_not_found":
             return f"{key} needs the field {context['discriminator']}"
         case "json_invalid":
-            return "the line is no JSON"
+            return f"the line is no JSON: {context['error']}"
         case "value_error":
             said = str(context.get("error", fault["msg"]))
             return f"{key}: {said}" if key else said

@@ -72,9 +72,10 @@ def ability_table(rows: Sequence[AblationRow]) -> Table:
     return _table("ability", "General ability after each stage", rows, note=note, with_p=False)
 
 
-def step_table(rows: Sequence[AblationRow]) -> Table:
-    """One row for each step and measure; the stage before is the reference."""
-    return ablation_table(rows, name="steps", title="What each stage changed")
+def step_table(rows: Sequence[AblationRow], *, judge: str | None = None) -> Table:
+    """One row for each step and measure, by one judge or by all; the stage before is the reference."""
+    shown = [row for row in rows if judge in (None, row.judge)]
+    return ablation_table(shown, name="steps", title="What each stage changed" + (f", judge {judge}" if judge else ""))
 
 
 def ablation_table(

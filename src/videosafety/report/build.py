@@ -151,7 +151,7 @@ def _tables(run: Run, choice: Choice, figures: Figures) -> Tables:
         "training": curves.training_table(run.curves),
         "policy": policy.policy_table(run.policy),
         "ability": ablations.ability_table(figures.ability),
-        "steps": ablations.step_table(figures.steps),
+        "steps": ablations.step_table(figures.steps, judge=_first_judge(run)),
         "ablations": ablations.ablation_table(whole(run.ablations)),
         "ablation_splits": ablations.ablation_table(
             parts(run.ablations), name="ablations-splits", title="Each variant, on the rows of their own"
@@ -161,6 +161,11 @@ def _tables(run: Run, choice: Choice, figures: Figures) -> Tables:
         "strata": tables.strata_table(choice),
         "stages": tables.stages_table(run.info.stages),
     }
+
+
+def _first_judge(run: Run) -> str | None:
+    """The one that was named first; ``steps.json`` has them all."""
+    return next((card.name for one in run.evaluations for card in one.info.judges), None)
 
 
 def _judging(run: Run) -> list[Table]:
