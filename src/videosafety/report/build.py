@@ -165,7 +165,8 @@ def _tables(run: Run, choice: Choice, figures: Figures) -> Tables:
 
 def _first_judge(run: Run) -> str | None:
     """The one that was named first; ``steps.json`` has them all."""
-    return next((card.name for one in run.evaluations for card in one.info.judges), None)
+    cards = (card for one in run.evaluations for card in one.info.judges)
+    return next((str(card.get("name")) if isinstance(card, dict) else str(card) for card in cards), None)
 
 
 def _judging(run: Run) -> list[Table]:
