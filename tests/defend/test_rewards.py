@@ -20,6 +20,7 @@ from videosafety.defend.rewards import (
     components,
     format_reward,
     outcome_reward,
+    pays_to_mislabel,
     resolve,
     rouge_reward,
     textual_reward,
@@ -294,3 +295,14 @@ def test_completions_of_trl_in_every_form() -> None:
     assert called(["?"] * 4, forms, sample=[row] * 4, completion_ids=None) == [1.0, 1.0, 1.0, 0.0]
     with pytest.raises(RecipeError, match="no column 'sample'"):
         called(["?"], [GOLD], other=SimpleNamespace())
+
+
+def test_a_wrong_label_pays_where_alpha_rises_by_more_than_the_label_is_worth() -> None:
+    right, wrong = ({"format": 1.0, "visual": 1.0, "textual": textual, "rouge": 1.0} for textual in (1.0, 0.0))
+    for knobs in ({}, {"alpha_max": 4.0}, {"alpha_max": 1.05}, {"alpha_max": 1.2}, {"gamma_textual": 0.3},
+                  {"alpha_max": 4.0, "dra": False}, {"alpha_max": 4.0, "rouge": False}):  # fmt: skip
+        config = RewardConfig.model_validate(knobs)
+        first, second = total(right, config), total(wrong, config)
+        assert first is not None
+        assert second is not None
+        assert pays_to_mislabel(config) == (second > first)

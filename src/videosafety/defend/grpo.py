@@ -27,7 +27,7 @@ from videosafety.defend.grade import ARM, MODEL
 from videosafety.defend.order import order_of
 from videosafety.defend.policy import PolicyObjective, PolicyRows
 from videosafety.defend.policy_trainer import CURVE_FILE, ROLLOUTS, HeldOut, PolicyTrainer
-from videosafety.defend.rewards import rewards
+from videosafety.defend.rewards import pays_to_mislabel, rewards
 from videosafety.defend.rows import Rows
 from videosafety.defend.server_engine import ServerEngine, connected
 from videosafety.defend.sft import Assembled, Trained, train_stage, with_alarms
@@ -55,6 +55,8 @@ def train_policy(config: GrpoConfig, examples: Sequence[Example], *, base: str, 
     """
     config = config.model_copy(update={"structured": all(one.think for one in examples)})  # what folding looks at
     rewards(config.rewards)  # a judge or a reward that does not exist is said before anything is loaded
+    if pays_to_mislabel(config.rewards):
+        warnings.warn("a wrong label can pay: keep alpha_max - alpha_min under both gammas", stacklevel=2)
     asks = config.rewards.outcome_judge is not None and config.held_out_steps
     kept_aside = config.num_held_out if asks else 0
     if len(examples) <= kept_aside:

@@ -72,6 +72,15 @@ class RewardConfig(Config):
         return self
 
 
+def pays_to_mislabel(config: RewardConfig) -> bool:
+    """Whether a wrong label can pay: it lifts alpha, which is worth more than the label where ROUGE is near 1.
+
+    A policy was seen to break its tags for it (docs/log.md); the paper's bounds, 0.4 against 1, are safe.
+    """
+    gain = config.alpha_max - config.alpha_min
+    return config.rouge and config.dra and gain > min(config.gamma_visual, config.gamma_textual)
+
+
 class AdvantageConfig(Config):
     """How rewards become advantages."""
 
